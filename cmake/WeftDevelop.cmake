@@ -1,0 +1,10 @@
+# How weft's own tests, examples and benchmarks are built: every warning is an error, and with WEFT_SANITIZE every memory error
+# and undefined behaviour ends the program.
+
+add_library(weft_develop INTERFACE)
+target_compile_options(weft_develop INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror)
+if(WEFT_SANITIZE)
+  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=address,undefined)
+  target_compile_options(weft_compiled PRIVATE -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+endif()

@@ -1,0 +1,1 @@
+// The common instantiations, compiled once: what weft::compiled is.

@@ -1,0 +1,55 @@
+// Element types: their names, the type that statistics and sums are kept in, and bf16.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <string_view>
+#include <type_traits>
+
+#include "weft/core/config.hpp"
+
+namespace weft::inline WEFT_ABI {
+
+/// bfloat16: the upper half of a float. Arithmetic happens in float; storing rounds to nearest, ties to even.
+struct bf16 {
+  std::uint16_t bits = 0;
+
+  bf16() = default;
+  WEFT_INLINE explicit constexpr bf16(float x) : bits(round(x)) {}
+  WEFT_INLINE constexpr operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+
+ private:
+  WEFT_INLINE static constexpr std::uint16_t round(float x) {
+    const auto u = std::bit_cast<std::uint32_t>(x);
+    const std::uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    const std::uint32_t nan = (u >> 16) | 0x40u;  // stays a NaN: rounding could carry it to infinity
+    return static_cast<std::uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+  }
+};
+
+enum class Dtype : std::uint8_t { f32, f64, bf16, i32, i64, u8, boolean };
+
+template <class T> struct dtype_traits;
+template <> struct dtype_traits<float> { static constexpr Dtype code = Dtype::f32; static constexpr const char* name = "float"; };
+template <> struct dtype_traits<double> { static constexpr Dtype code = Dtype::f64; static constexpr const char* name = "double"; };
+template <> struct dtype_traits<bf16> { static constexpr Dtype code = Dtype::bf16; static constexpr const char* name = "bf16"; };
+template <> struct dtype_traits<std::int32_t> { static constexpr Dtype code = Dtype::i32; static constexpr const char* name = "int32"; };
+template <> struct dtype_traits<std::int64_t> { static constexpr Dtype code = Dtype::i64; static constexpr const char* name = "int64"; };
+template <> struct dtype_traits<std::uint8_t> { static constexpr Dtype code = Dtype::u8; static constexpr const char* name = "uint8"; };
+template <> struct dtype_traits<bool> { static constexpr Dtype code = Dtype::boolean; static constexpr const char* name = "bool"; };
+
+template <class T> inline constexpr Dtype dtype_of = dtype_traits<T>::code;
+template <class T> inline constexpr const char* dtype_name = dtype_traits<T>::name;
+
+/// The element types of a tensor.
+template <class T> concept Element = requires { dtype_traits<T>::code; };
+/// Those that can carry a gradient.
+template <class T> concept Real = std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, bf16>;
+
+/// Statistics of norms, softmax, router and loss, and what kernels compute in: double for double, else float; an integer
+/// type stands for itself.
+template <class T> using stat_t = std::conditional_t<std::is_same_v<T, bf16>, float, T>;
+/// Gradients of parameters of type W: float wherever W is narrower.
+template <class W> using param_grad_t = stat_t<W>;
+
+}  // namespace weft::inline WEFT_ABI

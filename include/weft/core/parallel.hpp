@@ -1,0 +1,95 @@
+// The only place that opens OpenMP regions. Work is cut into pieces whose number and size never depend on the number of
+// threads, each piece is computed by one thread alone, and denormals are flushed in each: so results have the same bits
+// for any number of threads.
+#pragma once
+
+#include <algorithm>
+#include <exception>
+
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#include "weft/core/error.hpp"
+
+namespace weft::inline WEFT_ABI {
+
+/// Flushes denormal results and inputs to zero on this thread while it lives.
+class FlushDenormals {
+ public:
+#if defined(__SSE__)
+  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040u); }
+  ~FlushDenormals() { _mm_setcsr(saved_); }
+#else
+  FlushDenormals() = default;
+  ~FlushDenormals() = default;
+#endif
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
+  [[maybe_unused]] unsigned saved_ = 0;
+};
+
+namespace detail {
+inline int& thread_count() {
+#if defined(_OPENMP)
+  thread_local int count = std::max(1, omp_get_max_threads());
+#else
+  thread_local int count = 1;
+#endif
+  return count;
+}
+}  // namespace detail
+
+/// How many threads this rank uses. By default what OpenMP says (OMP_NUM_THREADS, else the cores).
+inline int threads() { return detail::thread_count(); }
+
+/// Sets it. The results do not depend on it. Throws ValueError where count < 1.
+inline void set_threads(int count, Where where = here()) {
+  if (count < 1) fail<ValueError>("set_threads", "expected at least 1 thread, got " + std::to_string(count), where);
+  detail::thread_count() = count;
+}
+
+/// Calls piece(i) for every i in [0, pieces), on this rank's threads; an exception in a piece is thrown here.
+/// Pieces may run in any order and must not write to the same place. Inside a piece it runs serially.
+template <class Piece>
+void parallel(Index pieces, Piece&& piece) {
+#if defined(_OPENMP)
+  if (pieces > 1 && threads() > 1 && omp_in_parallel() == 0) {
+    std::exception_ptr error;
+    const int team = static_cast<int>(std::min<Index>(pieces, threads()));
+#pragma omp parallel num_threads(team)
+    {
+      const FlushDenormals flush;
+#pragma omp for schedule(dynamic, 1)
+      for (Index i = 0; i < pieces; ++i) {
+        try {
+          piece(i);
+        } catch (...) {
+#pragma omp critical(weft_parallel_error)
+          if (!error) error = std::current_exception();
+        }
+      }
+    }
+    if (error) std::rethrow_exception(error);
+    return;
+  }
+#endif
+  const FlushDenormals flush;
+  for (Index i = 0; i < pieces; ++i) piece(i);
+}
+
+/// Elements of a piece of elementwise work: large enough that starting one costs nothing, small enough to balance.
+inline constexpr Index piece_size = 4096;
+
+/// Calls range(begin, end) over [0, n) cut at multiples of `size`.
+template <class Range>
+void parallel_ranges(Index n, Index size, Range&& range) {
+  parallel((n + size - 1) / size, [&](Index i) { range(i * size, std::min(n, (i + 1) * size)); });
+}
+
+}  // namespace weft::inline WEFT_ABI

@@ -1,0 +1,85 @@
+// Random numbers from counters: each is a function of a key and a position, so none depends on threads, ranks or on what was
+// drawn before. Philox 4x32-10, Salmon, Moraes, Dror and Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3".
+#pragma once
+
+#include <cmath>
+#include <string_view>
+
+#include "weft/core/config.hpp"
+
+namespace weft::inline WEFT_ABI {
+
+struct PhiloxKey {
+  std::uint32_t k[2] = {0, 0};
+};
+
+struct PhiloxWords {
+  std::uint32_t w[4];
+};
+
+/// Ten rounds of Philox 4x32: four words, uniform over all 32-bit values.
+WEFT_INLINE inline PhiloxWords philox(PhiloxKey key, PhiloxWords counter) {
+  std::uint32_t k0 = key.k[0], k1 = key.k[1];
+  std::uint32_t x0 = counter.w[0], x1 = counter.w[1], x2 = counter.w[2], x3 = counter.w[3];
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t a = std::uint64_t{0xD2511F53u} * x0, b = std::uint64_t{0xCD9E8D57u} * x2;
+    x0 = static_cast<std::uint32_t>(b >> 32) ^ x1 ^ k0;
+    x2 = static_cast<std::uint32_t>(a >> 32) ^ x3 ^ k1;
+    x1 = static_cast<std::uint32_t>(b);
+    x3 = static_cast<std::uint32_t>(a);
+    k0 += 0x9E3779B9u;  // the golden ratio and sqrt(3) - 1, as the paper has them
+    k1 += 0xBB67AE85u;
+  }
+  return {{x0, x1, x2, x3}};
+}
+
+/// What a random kernel gets: the key of its site, and where in training it is called.
+struct RandomKey {
+  PhiloxKey key;
+  std::uint32_t step = 0, micro = 0;
+};
+
+/// The words of the four elements 4 * block .. 4 * block + 3.
+WEFT_INLINE inline PhiloxWords philox(const RandomKey& key, std::uint64_t block) {
+  return philox(key.key, {{static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32), key.step, key.micro}});
+}
+
+/// Uniform in [0, 1), a multiple of 2^-32.
+WEFT_INLINE inline double uniform01(std::uint32_t word) { return word * 0x1p-32; }
+
+struct NormalPair {
+  double first, second;
+};
+
+/// Two independent standard normal values from two words, |z| < 6.77. Box and Muller 1958.
+inline NormalPair normal_pair(std::uint32_t word0, std::uint32_t word1) {
+  const double radius = std::sqrt(-2 * std::log((word0 + 0.5) * 0x1p-32));  // never log 0
+  const double angle = 0x1.921fb54442d18p+2 * uniform01(word1);             // 2 pi
+  return {radius * std::cos(angle), radius * std::sin(angle)};
+}
+
+/// FNV-1a, 64 bits, of a text: the name of a site.
+constexpr std::uint64_t site_hash(std::string_view text) {
+  std::uint64_t h = 0xcbf29ce484222325u;
+  for (char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  return h;
+}
+
+/// A seed and a site (site_hash of a path, or the ordinal of a call) as one number, each bit of which depends on all of theirs.
+constexpr std::uint64_t mix(std::uint64_t seed, std::uint64_t site) {
+  std::uint64_t h = site + 0x9e3779b97f4a7c15u;
+  for (std::uint64_t input : {seed, std::uint64_t{0}}) {  // the finaliser of splitmix64 (Steele, Lea and Flood 2014), twice
+    h ^= input;
+    h = (h ^ (h >> 30)) * 0xbf58476d1ce4e5b9u;
+    h = (h ^ (h >> 27)) * 0x94d049bb133111ebu;
+    h ^= h >> 31;
+  }
+  return h;
+}
+constexpr std::uint64_t mix(std::uint64_t seed, std::string_view site) { return mix(seed, site_hash(site)); }
+
+constexpr PhiloxKey philox_key(std::uint64_t mixed) {
+  return {{static_cast<std::uint32_t>(mixed), static_cast<std::uint32_t>(mixed >> 32)}};
+}
+
+}  // namespace weft::inline WEFT_ABI

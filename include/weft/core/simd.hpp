@@ -1,0 +1,77 @@
+// Instruction sets are chosen at start-up, so a program compiled with plain -O2 is fast: `simd(body)` runs the body inside
+// a function built for the best set that the processor has. The body must be WEFT_INLINE, so that it becomes part of that
+// function; its loops carry `#pragma omp simd` (g++ 12 leaves a plain loop scalar at -O2).
+#pragma once
+
+#include <cstdlib>
+#include <string_view>
+
+#include "weft/core/error.hpp"
+
+namespace weft::inline WEFT_ABI {
+
+enum class Isa { base, avx2, avx512 };
+
+inline constexpr const char* name(Isa isa) {
+  return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "base";
+}
+
+namespace detail {
+inline Isa find_isa() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  Isa best = has_avx512 ? Isa::avx512 : has_avx2 ? Isa::avx2 : Isa::base;
+  if (const char* wish = std::getenv("WEFT_ISA")) {  // lowers it, never raises it
+    if (std::string_view(wish) == "base") best = Isa::base;
+    else if (std::string_view(wish) == "avx2") best = best == Isa::base ? best : Isa::avx2;
+    else if (std::string_view(wish) != "avx512")
+      fail<ValueError>("isa", std::string("expected WEFT_ISA to be base, avx2 or avx512, got ") + wish, {});
+  }
+  return best;
+#else
+  return Isa::base;
+#endif
+}
+}  // namespace detail
+
+/// The instruction set of the kernels in this process; the environment's WEFT_ISA=base|avx2|avx512 can lower it.
+inline Isa isa() {
+  static const Isa found = detail::find_isa();
+  return found;
+}
+
+#if defined(__x86_64__)
+#if defined(__clang__)
+#define WEFT_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"), min_vector_width(512)))
+#else
+#define WEFT_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,prefer-vector-width=512")))
+#endif
+#define WEFT_AVX2 __attribute__((target("avx2,fma")))
+#endif
+
+namespace detail {
+// The body comes by value: captured values then live in registers instead of being reloaded after every store.
+#if defined(__x86_64__)
+template <class Body> WEFT_AVX512 __attribute__((noinline)) void run_avx512(Body body) { body(); }
+template <class Body> WEFT_AVX2 __attribute__((noinline)) void run_avx2(Body body) { body(); }
+#endif
+template <class Body> __attribute__((noinline)) void run_base(Body body) { body(); }
+}  // namespace detail
+
+/// Runs `body`, a lambda `[=]() WEFT_INLINE { ... }` that captures plain values, at the processor's full vector width.
+template <class Body>
+void simd(const Body& body) {
+#if defined(__x86_64__)
+  switch (isa()) {
+    case Isa::avx512: return detail::run_avx512(body);
+    case Isa::avx2: return detail::run_avx2(body);
+    case Isa::base: break;
+  }
+#endif
+  detail::run_base(body);
+}
+
+}  // namespace weft::inline WEFT_ABI

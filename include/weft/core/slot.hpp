@@ -1,0 +1,90 @@
+// A gradient's identity: where the gradient of a tensor gathers. It is not the tensor, so a backward that only writes a
+// gradient keeps no activation alive. Views write into their root's buffer; nothing is zeroed that will be assigned.
+#pragma once
+
+#include <memory>
+
+#include "weft/core/dtype.hpp"
+#include "weft/core/shape.hpp"
+#include "weft/core/storage.hpp"
+
+namespace weft::inline WEFT_ABI {
+
+struct Slot;
+
+/// Who owns the gradients of parameters: an optimizer. The tape tells it when a parameter's last gradient of the backward
+/// has arrived.
+struct Sink {
+  virtual ~Sink() = default;
+  virtual void ready(Slot& slot) = 0;
+};
+
+/// A function that sees a gradient once it is complete.
+struct GradientHook {
+  virtual ~GradientHook() = default;
+  virtual void run(Slot& root) = 0;
+  std::unique_ptr<GradientHook> next;
+};
+
+/// The disjoint parts that one `split` cut a gradient buffer into; each is assigned once, and what nobody assigned is
+/// zeroed when the gradient is needed.
+struct Parts : Counted {
+  static constexpr Index max = 16;
+  struct Part {
+    Shape shape;
+    Strides strides;
+    Index offset = 0;
+    bool written = false;
+  };
+  Index count = 0;
+  Part part[max];
+};
+
+struct Slot : Counted {
+  Dtype dtype = Dtype::f32;  ///< of the gradient
+  Shape shape;
+  Strides strides;           ///< of the gradient, in its buffer
+  Index offset = 0;
+  Ref<Slot> root;            ///< of a view; null: this is a root
+  bool covers = true;        ///< true iff every element of the root's gradient is one of this one's
+  Ref<Parts> parts;          ///< the split that this slot is all of one part of
+  Index part = 0;
+
+  // Of roots.
+  Ref<Storage> buffer;       ///< null: nothing was written yet
+  Ref<Parts> assigned;       ///< not null: only these parts of the buffer hold something
+  bool leaf = false;         ///< true iff no op made the tensor, so that the gradient stays for a user or an optimizer
+  std::uint64_t tape = 0;    ///< the serial number of the tape that recorded it
+  Index pending = 0;         ///< writes that are recorded and have not run
+  Sink* sink = nullptr;
+  const std::string* name = nullptr;  ///< a parameter's path
+  std::unique_ptr<GradientHook> hooks;
+
+  Slot(Dtype type, const Shape& extents, const Strides& layout) : dtype(type), shape(extents), strides(layout) {}
+
+  Slot& base() { return root ? *root : *this; }
+  void clear() {
+    buffer = nullptr;
+    assigned = nullptr;
+  }
+};
+
+/// Strides of a new dense block whose axes are in memory in the order of `strides`: every view of the old layout is one of
+/// the new.
+inline Strides dense_like(const Shape& shape, const Strides& strides) {
+  if (is_contiguous(shape, strides)) return row_major(shape);
+  Strides dense = strides;
+  bool done[max_rank] = {};
+  Index step = 1;
+  for (Index n = 0; n < shape.rank(); ++n) {
+    Index fastest = -1;
+    for (Index a = shape.rank() - 1; a >= 0; --a)
+      if (!done[a] && (fastest < 0 || strides[a] < strides[fastest])) fastest = a;
+    done[fastest] = true;
+    dense[fastest] = step;
+    step *= shape[fastest] > 0 ? shape[fastest] : 1;
+  }
+  return dense;
+}
+
+}  // namespace weft::inline WEFT_ABI

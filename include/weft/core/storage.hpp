@@ -1,0 +1,260 @@
+// Memory: a caching allocator, one per thread (a rank is a thread) and device, and the counted block that tensors share.
+// A block that is freed goes to a list of its size class and serves the next request of that class, so a training step
+// that looks like the last one calls neither malloc nor the kernel.
+#pragma once
+
+#include <bit>
+#include <cassert>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <utility>
+
+#include "weft/core/error.hpp"
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace weft::inline WEFT_ABI {
+
+/// Bytes of one rank's allocator on one device.
+struct MemoryStats {
+  std::size_t live = 0;    ///< in blocks that are held
+  std::size_t peak = 0;    ///< the most that was ever live
+  std::size_t cached = 0;  ///< in blocks that wait to be used again
+  std::size_t system_calls = 0;
+};
+
+class Allocator {
+ public:
+  static constexpr std::size_t alignment = 64;
+
+  Allocator(const Allocator&) = delete;
+  Allocator& operator=(const Allocator&) = delete;
+
+  /// A block of at least `bytes`, 64-byte aligned, uninitialised. Throws MemoryError.
+  void* allocate(std::size_t bytes) {
+    const int size_class = class_of(bytes);
+    Block*& list = free_[size_class];
+    if (list == nullptr && foreign_ != nullptr) collect_foreign();
+    const std::size_t size = size_of(size_class);
+    stats_.live += size;
+    if (stats_.live > stats_.peak) stats_.peak = stats_.live;
+    ++blocks_;
+    if (list != nullptr) {
+      stats_.cached -= size;
+      return std::exchange(list, list->next);
+    }
+    ++stats_.system_calls;
+    void* block = system_allocate(size);
+    if (block == nullptr) {
+      release_cached();
+      block = system_allocate(size);
+    }
+    if (block == nullptr) {
+      stats_.live -= size;
+      --blocks_;
+      throw MemoryError("[allocate] expected " + std::to_string(bytes) + " bytes of memory, the system gave none\n  live: " +
+                        std::to_string(stats_.live) + " bytes\n  hint: a smaller micro-batch, or --recompute, needs less");
+    }
+    return block;
+  }
+
+  /// Gives a block of `bytes` back; from any thread, and also after the allocator's own thread has ended.
+  void release(void* data, std::size_t bytes) {
+    if (this == mine_or_null()) return put_back(data, class_of(bytes));
+    bool last = false;
+    {
+      const std::lock_guard lock(foreign_mutex_);
+      if (orphan_) {
+        system_release(data);
+        last = --blocks_ == 0;
+      } else {
+        foreign_ = ::new (data) Block{foreign_, bytes};
+      }
+    }
+    if (last) delete this;
+  }
+
+  /// Returns every waiting block to the system.
+  void release_cached() {
+    for (int c = 0; c < classes; ++c)
+      while (free_[c] != nullptr) {
+        stats_.cached -= size_of(c);
+        system_release(std::exchange(free_[c], free_[c]->next));
+      }
+  }
+
+  const MemoryStats& stats() const { return stats_; }
+  void reset_peak() { stats_.peak = stats_.live; }
+
+  /// This thread's allocator of host memory.
+  static Allocator& mine() {
+    Allocator*& current = mine_or_null();
+    if (current == nullptr) {
+      thread_local Owner owner;
+      current = owner.allocator = new Allocator;
+    }
+    return *current;
+  }
+
+ private:
+  struct Block {
+    Block* next;
+    std::size_t bytes = 0;  ///< set only where another thread gave it back
+  };
+  /// Ends with its thread; the allocator lives on for as long as a block is held.
+  struct Owner {
+    Allocator* allocator = nullptr;
+    ~Owner() {
+      mine_or_null() = nullptr;
+      allocator->collect_foreign();
+      allocator->release_cached();
+      bool last = false;
+      {
+        const std::lock_guard lock(allocator->foreign_mutex_);
+        allocator->orphan_ = true;
+        last = allocator->blocks_ == 0;
+      }
+      if (last) delete allocator;
+    }
+  };
+  static Allocator*& mine_or_null() {
+    thread_local Allocator* current = nullptr;
+    return current;
+  }
+
+  // Classes: multiples of 64 bytes up to 1 KiB, above that eight steps a power of two (at most 12.5 % is wasted).
+  static constexpr int classes = 16 + 8 * 54;
+  static int class_of(std::size_t bytes) {
+    if (bytes <= 1024) return bytes == 0 ? 0 : static_cast<int>((bytes - 1) / 64);
+    const int power = static_cast<int>(std::bit_width(bytes - 1)) - 1;  // 2^power < bytes <= 2^(power + 1)
+    return 16 + 8 * (power - 10) + static_cast<int>(((bytes - 1) >> (power - 3)) & 7);
+  }
+  static std::size_t size_of(int size_class) {
+    if (size_class < 16) return static_cast<std::size_t>(size_class + 1) * 64;
+    const int power = 10 + (size_class - 16) / 8, step = (size_class - 16) % 8;
+    return static_cast<std::size_t>(9 + step) << (power - 3);
+  }
+
+  Allocator() = default;
+  ~Allocator() { release_cached(); }
+
+  static void* system_allocate(std::size_t size) {
+    constexpr std::size_t huge = std::size_t{2} << 20;
+    if (size < huge) return std::aligned_alloc(alignment, size);
+    void* block = std::aligned_alloc(huge, (size + huge - 1) / huge * huge);
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (block != nullptr) (void)madvise(block, size, MADV_HUGEPAGE);  // advice: a kernel without huge pages is no error
+#endif
+    return block;
+  }
+  static void system_release(void* block) { std::free(block); }
+
+  void put_back(void* data, int size_class) {
+    const std::size_t size = size_of(size_class);
+    stats_.live -= size;
+    stats_.cached += size;
+    --blocks_;
+    free_[size_class] = ::new (data) Block{free_[size_class], 0};
+  }
+  void collect_foreign() {
+    const std::lock_guard lock(foreign_mutex_);
+    while (foreign_ != nullptr) {
+      Block* block = std::exchange(foreign_, foreign_->next);
+      const int size_class = class_of(block->bytes);
+      put_back(block, size_class);
+    }
+  }
+
+  Block* free_[classes] = {};
+  MemoryStats stats_;
+  std::size_t blocks_ = 0;
+  bool orphan_ = false;
+  std::mutex foreign_mutex_;
+  Block* foreign_ = nullptr;  // blocks that other threads gave back
+};
+
+/// A counting pointer to an object that lives in a block of the caching allocator. The count is plain: a handle lives on
+/// its rank's thread.
+template <class T>
+class Ref {
+ public:
+  Ref() = default;
+  Ref(std::nullptr_t) {}
+  Ref(const Ref& other) : object_(other.object_) { if (object_ != nullptr) ++object_->refs; }
+  Ref(Ref&& other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
+  Ref& operator=(Ref other) noexcept { std::swap(object_, other.object_); return *this; }
+  ~Ref() { if (object_ != nullptr && --object_->refs == 0) destroy(); }
+
+  template <class... Args>
+  static Ref make(Args&&... args) {
+    Allocator& allocator = Allocator::mine();
+    Ref ref;
+    void* block = allocator.allocate(sizeof(T));
+    try {
+      ref.object_ = ::new (block) T(std::forward<Args>(args)...);
+    } catch (...) {
+      allocator.release(block, sizeof(T));
+      throw;
+    }
+    ref.object_->refs = 1;
+    ref.object_->home = &allocator;
+    return ref;
+  }
+
+  T* get() const { return object_; }
+  T* operator->() const { return object_; }
+  T& operator*() const { return *object_; }
+  explicit operator bool() const { return object_ != nullptr; }
+  friend bool operator==(const Ref& a, const Ref& b) { return a.object_ == b.object_; }
+
+ private:
+  void destroy() {
+    Allocator* home = object_->home;
+    object_->~T();
+    home->release(object_, sizeof(T));
+  }
+  T* object_ = nullptr;
+};
+
+/// What Ref counts with.
+struct Counted {
+  Index refs = 0;
+  Allocator* home = nullptr;
+};
+
+/// A block of memory that handles share. It may be dropped and materialised again while handles live.
+struct Storage : Counted {
+  std::size_t bytes = 0;
+  void* data = nullptr;           ///< null while dropped
+  Allocator* allocator = nullptr;
+  std::uint64_t version = 0;      ///< counts writes in place
+  Where written;                  ///< the last of them
+
+  Storage(std::size_t size, bool allocate_now) : bytes(size) { if (allocate_now) materialise(); }
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+  ~Storage() { drop(); }
+
+  void materialise() {
+    if (data != nullptr) return;
+    allocator = &Allocator::mine();
+    data = allocator->allocate(bytes);
+  }
+  void drop() {
+    if (data != nullptr) allocator->release(data, bytes);
+    data = nullptr;
+  }
+  void touch(Where where) {
+    ++version;
+    written = where;
+  }
+};
+
+/// Bytes held by this rank's tensors in host memory.
+inline MemoryStats memory_stats() { return Allocator::mine().stats(); }
+inline void reset_peak_memory() { Allocator::mine().reset_peak(); }
+
+}  // namespace weft::inline WEFT_ABI

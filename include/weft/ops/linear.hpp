@@ -1,0 +1,44 @@
+// y = x W^T + b, the product of every layer.
+#pragma once
+
+#include "weft/kernels/cpu/matmul.hpp"
+#include "weft/ops/matmul.hpp"
+
+namespace weft::inline WEFT_ABI {
+
+/// y = x weight^T + bias. x (..., C), weight (O, C), bias (O) or undefined -> (..., O). Gradients of weight and bias are float
+/// for bf16. Throws ShapeError.
+template <class T, class W, class D>
+Tensor<T, D> linear(const Tensor<T, D>& x, const Tensor<W, D>& weight, const Tensor<W, D>& bias = {}, Where where = here()) {
+  Op op("linear", where);
+  op.expect_rank("weight", weight.shape(), 2);
+  const Index C = weight.shape()[1], O = weight.shape()[0];
+  if (x.rank() < 1 || x.size(-1) != C)
+    op.fail("expected the last axis of x to equal the last of weight, got x " + to_string(x.shape()) + " and weight " +
+                to_string(weight.shape()),
+            x.rank() > 0 && x.size(-1) == O ? "the weight is (out, in); transpose(weight) would fit" : "");
+  if (bias.defined()) op.expect_shape("bias", bias.shape(), {O});
+
+  const Tensor<T, D> x_NC = reshape(x, {leading(x.shape()), C}, where);
+  Shape shape = x.shape();
+  shape[shape.rank() - 1] = O;
+  Tensor<T, D> y(shape);
+  const Tensor<T, D> y_NO(y.storage(), 0, {x_NC.shape()[0], O}, {O, 1});
+  kernels::matmul<T, W, T>(D{}, x_NC, detail::transposed<W, D>(weight), y_NO, bias);
+  return op.record(y, [x_NC = op.save(x_NC), weight = op.save(weight), dx_NC = op.grad_of(x_NC),
+                       dweight = op.grad_of_parameter(weight), dbias = op.grad_of_parameter(bias)](const Tensor<T, D>& dy) {
+    using G = param_grad_t<W>;
+    const Index N = x_NC->shape()[0], out = weight->shape()[0];
+    const In<T, D> dy_NO{dy.data(), {N, out}, {out, 1}};
+    if (dx_NC) kernels::matmul<T, W, T>(D{}, dy_NO, weight, dx_NC);
+    if (dweight) kernels::matmul<T, T, G>(D{}, detail::transposed(dy_NO), x_NC, dweight);
+    if (dbias) {
+      Out<G, D> sum = dbias;
+      sum.shape.insert(0, 1);
+      sum.strides.insert(0, 0);
+      kernels::map_sum<kernels::Copy, G, T>(D{}, {}, sum, dy_NO);
+    }
+  });
+}
+
+}  // namespace weft::inline WEFT_ABI

@@ -1,0 +1,150 @@
+// The two things a backward closure holds: Saved, a tensor it reads, and Grad, a place it writes a gradient to. The first
+// write assigns, later ones add, so that nothing is zeroed and gradients accumulate in place.
+#pragma once
+
+#include "weft/core/tensor.hpp"
+#include "weft/kernels/cpu/map.hpp"
+#include "weft/kernels/scalar.hpp"
+#include "weft/tape/state.hpp"
+
+namespace weft::inline WEFT_ABI {
+
+namespace detail {
+
+/// Zeroes what no part of a split has assigned, so that the whole buffer holds the gradient.
+template <class T, class D>
+void complete(Slot& root) {
+  if (!root.assigned) return;
+  for (Index i = 0; i < root.assigned->count; ++i) {
+    const Parts::Part& p = root.assigned->part[i];
+    if (!p.written)
+      kernels::fill<T>(D{}, T{}, Out<T, D>{static_cast<T*>(root.buffer->data) + p.offset, p.shape, p.strides, 0});
+  }
+  root.assigned = nullptr;
+}
+
+/// Makes the slot's elements writable and says whether they hold a gradient to add to (1) or not yet (0).
+template <class T, class D>
+int begin_write(Slot& slot) {
+  Slot& root = slot.base();
+  const Index n = numel(root.shape);
+  if (!root.buffer) {
+    root.buffer = Ref<Storage>::make(static_cast<std::size_t>(n) * sizeof(T), true);
+    if (slot.covers) return 0;
+    if (slot.parts) {
+      root.assigned = slot.parts;
+      for (Index i = 0; i < root.assigned->count; ++i) root.assigned->part[i].written = i == slot.part;
+      return 0;
+    }
+    kernels::fill<T>(D{}, T{}, Out<T, D>{static_cast<T*>(root.buffer->data), {n}, {1}, 0});
+    return 1;
+  }
+  if (root.assigned) {
+    if (slot.parts == root.assigned) return std::exchange(root.assigned->part[slot.part].written, true) ? 1 : 0;
+    complete<T, D>(root);
+  }
+  if (root.buffer->refs > 1) {  // shared with a gradient that somebody still reads
+    Ref<Storage> own = Ref<Storage>::make(root.buffer->bytes, true);
+    kernels::map<kernels::Copy, T, T>(D{}, {}, Out<T, D>{static_cast<T*>(own->data), {n}, {1}, 0},
+                                      In<T, D>{static_cast<const T*>(root.buffer->data), {n}, {1}});
+    root.buffer = std::move(own);
+  }
+  return 1;
+}
+
+/// The gradient that a slot holds, as a tensor; undefined where nothing was written.
+template <class T, class D>
+Tensor<T, D> gradient(Slot& slot) {
+  Slot& root = slot.base();
+  if (!root.buffer) return {};
+  complete<T, D>(root);
+  return {root.buffer, slot.offset, slot.shape, slot.strides};
+}
+
+}  // namespace detail
+
+/// Where one input's gradient goes. False iff nobody wants it. Converts to a kernel's Out, once a backward.
+template <class T, class D>
+class Grad {
+ public:
+  Grad() = default;
+  explicit Grad(Ref<Slot> slot) : slot_(std::move(slot)) { if (slot_) ++slot_->base().pending; }
+  Grad(const Grad& other) : Grad(other.slot_) {}
+  Grad(Grad&& other) noexcept : slot_(std::move(other.slot_)), narrow_(std::move(other.narrow_)) {}
+  Grad& operator=(Grad other) noexcept {
+    std::swap(slot_, other.slot_);
+    std::swap(narrow_, other.narrow_);
+    return *this;
+  }
+  ~Grad() {
+    if (!slot_) return;
+    if (narrow_.defined()) flush();
+    Slot& root = slot_->base();
+    if (--root.pending == 0 && root.sink != nullptr && tape_state().in_backward) root.sink->ready(root);
+  }
+
+  explicit operator bool() const { return static_cast<bool>(slot_); }
+  const Shape& shape() const { return slot_->shape; }
+
+  operator Out<T, D>() const {
+    if (!slot_) return {};
+    if (slot_->dtype != dtype_of<T>) {  // a bf16 parameter's gradient is float: take it here, add it when the record ends
+      narrow_ = Tensor<T, D>(slot_->shape);
+      return narrow_;
+    }
+    const int beta = detail::begin_write<T, D>(*slot_);
+    return {static_cast<T*>(slot_->base().buffer->data) + slot_->offset, slot_->shape, slot_->strides, beta};
+  }
+
+  /// Adds dy, of the same shape. Where nothing is there yet, dy's block is shared instead of copied.
+  void take(const Tensor<T, D>& dy) const {
+    if (!slot_) return;
+    const bool whole = dy.offset() == 0 && dy.storage()->bytes == static_cast<std::size_t>(dy.numel()) * sizeof(T);
+    if (!slot_->root && !slot_->buffer && slot_->sink == nullptr && slot_->dtype == dtype_of<T> && whole &&
+        dy.strides() == slot_->strides)
+      slot_->buffer = dy.storage();
+    else
+      kernels::map<kernels::Copy, T, T>(D{}, {}, *this, dy);
+  }
+
+ private:
+  void flush() {
+    if constexpr (std::is_same_v<T, bf16>) add_narrow<float>();
+    else if constexpr (std::is_same_v<T, float>) add_narrow<bf16>();
+  }
+  template <class G>
+  void add_narrow() {
+    const int beta = detail::begin_write<G, D>(*slot_);
+    kernels::map<kernels::Copy, G, T>(D{}, {}, Out<G, D>{static_cast<G*>(slot_->base().buffer->data) + slot_->offset, slot_->shape,
+                                                         slot_->strides, beta}, narrow_);
+  }
+
+  Ref<Slot> slot_;
+  mutable Tensor<T, D> narrow_;  ///< a gradient that came in another type than the slot keeps
+};
+
+/// A tensor that backward will read. Reading throws TapeError where it was written in place since.
+template <class T, class D>
+class Saved {
+ public:
+  Saved() = default;
+  explicit Saved(const Tensor<T, D>& x) : tensor_(x.detach()), version_(x.defined() ? x.storage()->version : 0) {}
+
+  const Tensor<T, D>& get() const {
+    if (tensor_.defined() && tensor_.storage()->version != version_)
+      throw TapeError("[backward] expected a saved tensor of shape " + to_string(tensor_.shape()) +
+                      " as it was in the forward, but it was written in place\n  at " + tensor_.storage()->written.file + ":" +
+                      std::to_string(tensor_.storage()->written.line) +
+                      "\n  hint: write in place after the backward, or write to a copy (contiguous(x, true))");
+    return tensor_;
+  }
+  operator const Tensor<T, D>&() const { return get(); }
+  operator In<T, D>() const { return get(); }
+  const Tensor<T, D>* operator->() const { return &get(); }
+
+ private:
+  Tensor<T, D> tensor_;
+  std::uint64_t version_ = 0;
+};
+
+}  // namespace weft::inline WEFT_ABI

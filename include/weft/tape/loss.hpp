@@ -1,0 +1,46 @@
+// A loss is a list of terms, each a sum, a count and a weight: its value divides each sum by its own count, a tape by the
+// count of the whole step, so that cutting a batch into micro-batches changes no normaliser.
+#pragma once
+
+#include "weft/tape/grad.hpp"
+
+namespace weft::inline WEFT_ABI {
+
+template <class T, class D>
+class Loss {
+ public:
+  struct Term {
+    Tensor<T, D> sum;              // ()
+    double count = 1;              ///< what the sum ran over in this micro-batch, such as labels
+    double weight = 1;
+    bool per_micro_batch = false;  ///< defined for each micro-batch and averaged over them, such as a load balance
+    const char* name = "loss";
+  };
+  static constexpr Index max_terms = 8;
+
+  Loss() = default;
+  Loss(Tensor<T, D> sum, double count, const char* name = "loss") { add({std::move(sum), count, 1, false, name}); }
+
+  void add(Term term) {
+    if (size_ == max_terms) fail<ValueError>("loss", "expected at most 8 terms", here());
+    terms_[size_++] = std::move(term);
+  }
+  std::span<const Term> terms() const { return {terms_, static_cast<std::size_t>(size_)}; }
+
+  /// The sum over terms of weight * sum / count.
+  double value() const requires(std::is_same_v<D, cpu>) {
+    double total = 0;
+    for (const Term& t : terms()) total += t.weight * static_cast<double>(t.sum.item()) / (t.count > 0 ? t.count : 1);
+    return total;
+  }
+  friend Loss operator+(Loss a, const Loss& b) {
+    for (const Term& t : b.terms()) a.add(t);
+    return a;
+  }
+
+ private:
+  Term terms_[max_terms];
+  Index size_ = 0;
+};
+
+}  // namespace weft::inline WEFT_ABI

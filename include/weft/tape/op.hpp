@@ -1,0 +1,150 @@
+// What an op's body is written with: it checks, saves what backward needs, and records its gradient.
+#pragma once
+
+#include "weft/tape/tape.hpp"
+
+namespace weft::inline WEFT_ABI {
+
+/// One call of an op. Made first thing in it; knows its name and the caller's place.
+class Op {
+ public:
+  Op(const char* name, Where where) : name_(name), where_(where), tape_(Tape::recording()) {}
+
+  const char* name() const { return name_; }
+  Where where() const { return where_; }
+  /// The tape that records this call, or null. An op that is random or remembers does so only with one.
+  Tape* tape() const { return tape_; }
+
+  // Checks.
+  template <class E = ShapeError>
+  [[noreturn]] void fail(std::string_view problem, std::string_view hint = {}) const {
+    weft::fail<E>(name_, problem, where_, hint);
+  }
+  void expect_rank(const char* what, const Shape& shape, Index rank) const {
+    if (shape.rank() != rank)
+      fail("expected " + std::string(what) + " of rank " + std::to_string(rank) + ", got shape " + to_string(shape));
+  }
+  void expect_shape(const char* what, const Shape& shape, const Shape& expected) const {
+    if (!(shape == expected))
+      fail("expected " + std::string(what) + " of shape " + to_string(expected) + ", got " + to_string(shape));
+  }
+  Index axis(Index a, Index rank) const { return normal_axis(a, rank, name_, where_); }
+
+  // Gradients. Empty where nothing records, so that closures hold nothing then.
+  template <class T, class D>
+  Saved<T, D> save(const Tensor<T, D>& x) const { return tape_ != nullptr ? Saved<T, D>(x) : Saved<T, D>(); }
+  /// Where the gradient of an activation goes.
+  template <class T, class D>
+  Grad<T, D> grad_of(const Tensor<T, D>& x) { return Grad<T, D>(wanted(x.slot())); }
+  template <class T, class D>
+  Grad<T, D> grad_of_slot(const Ref<Slot>& slot) { return Grad<T, D>(wanted(slot)); }
+  /// Where the gradient of a parameter goes: float wherever W is narrower.
+  template <class W, class D>
+  Grad<param_grad_t<W>, D> grad_of_parameter(const Tensor<W, D>& w) { return Grad<param_grad_t<W>, D>(wanted(w.slot())); }
+
+  /// Records backward(dy), which runs with y's gradient if there is one, and returns y.
+  template <class T, class D, class F>
+  Tensor<T, D> record(Tensor<T, D> y, F backward) {
+    record_outputs([f = std::move(backward)](const Tensor<T, D>& dy) { if (dy.defined()) f(dy); }, y);
+    return y;
+  }
+  /// The same for several outputs; backward gets a gradient for each, undefined where none arrived, and runs if any did.
+  template <class F, class... T, class D>
+  void record_outputs(F backward, Tensor<T, D>&... y) {
+    if (tape_ == nullptr) return;
+    if (tape_->options().check) (check_finite(y, "output"), ...);
+    if (!wanted_) return;
+    (attach(y), ...);
+    if (tape_->options().audit != nullptr) tape_->options().audit->push_back({name_, where_, current_scope(), std::move(inputs_), {y.slot()...}});
+    if (tape_state().collected != nullptr) return;  // a checkpoint's first pass: the outer record stands for this one
+    tape_->record(name_, where_, [name = name_, where = where_, check = tape_->options().check, f = std::move(backward),
+                                  ... slot = y.slot()]() {
+      if (!(slot->base().buffer || ...)) return;
+      (run_hooks<T, D>(*slot), ...);
+      if (check) (check_finite_at(detail::gradient<T, D>(*slot), name, where, "gradient"), ...);
+      f(detail::gradient<T, D>(*slot)...);
+      (slot->clear(), ...);
+    });
+  }
+
+ private:
+  const Ref<Slot> wanted(const Ref<Slot>& slot) {
+    if (tape_ == nullptr || !slot || !tape_->reaches(slot->base())) return {};
+    wanted_ = true;
+    if (tape_->options().audit != nullptr) inputs_.push_back(slot->root ? slot->root : slot);
+    if (std::vector<Ref<Slot>>* collected = tape_state().collected; collected != nullptr) {
+      if (slot->base().leaf) collected->push_back(slot);
+      return {};
+    }
+    return slot;
+  }
+  template <class T, class D>
+  void attach(Tensor<T, D>& y) const {
+    Ref<Slot> slot = Ref<Slot>::make(dtype_of<T>, y.shape(), row_major(y.shape()));
+    slot->tape = tape_->serial();
+    y.set_slot(std::move(slot));
+  }
+  template <class T, class D>
+  void check_finite(const Tensor<T, D>& x, const char* what) const { check_finite_at(x, name_, where_, what); }
+  template <class T, class D>
+  static void check_finite_at(const Tensor<T, D>& x, const char* name, Where where, const char* what) {
+    if constexpr (Real<T>) {
+      if (!x.defined()) return;
+      x.for_each_offset([&](Index at) {
+        const auto v = static_cast<double>(x.data()[at]);
+        if (!(v - v == 0))
+          weft::fail<NumericError>(name, "expected a finite " + std::string(what) + ", got " + std::to_string(v) + " in shape " +
+                                             to_string(x.shape()), where);
+      });
+    }
+  }
+  template <class T, class D>
+  static void run_hooks(Slot& slot) {
+    if (!slot.hooks || !slot.buffer) return;
+    detail::complete<T, D>(slot);
+    for (GradientHook* h = slot.hooks.get(); h != nullptr; h = h->next.get()) h->run(slot);
+  }
+
+  const char* name_;
+  Where where_;
+  Tape* tape_;
+  bool wanted_ = false;
+  std::vector<Ref<Slot>> inputs_;  // for an audit only
+};
+
+/// Extents and strides of a view, and where it begins in what it views.
+struct Layout {
+  Index offset = 0;
+  Shape shape;
+  Strides strides;
+};
+
+/// A view of x without a copy. `layout_of(shape, strides)` is asked twice: for x's elements and for its gradient, which goes
+/// straight into x's gradient, so no record is needed. `covers`: the view sees each of x's elements exactly once.
+template <class T, class D, class F>
+Tensor<T, D> make_view(const Tensor<T, D>& x, bool covers, F&& layout_of) {
+  const Layout data = layout_of(x.shape(), x.strides());
+  Tensor<T, D> y(x.storage(), x.offset() + data.offset, data.shape, data.strides);
+  if (const Ref<Slot>& s = x.slot()) {
+    const Layout gradient = layout_of(s->shape, s->strides);
+    Ref<Slot> view = Ref<Slot>::make(s->dtype, gradient.shape, gradient.strides);
+    view->offset = s->offset + gradient.offset;
+    view->root = s->root ? s->root : s;
+    view->covers = covers && s->covers;
+    if (covers) {
+      view->parts = s->parts;
+      view->part = s->part;
+    }
+    y.set_slot(std::move(view));
+  }
+  return y;
+}
+
+/// The gradient that has gathered for a leaf; undefined where there is none.
+template <class T, class D>
+Tensor<param_grad_t<T>, D> gradient(const Tensor<T, D>& x) {
+  if (!x.slot() || !x.slot()->base().leaf) return {};
+  return detail::gradient<param_grad_t<T>, D>(*x.slot());
+}
+
+}  // namespace weft::inline WEFT_ABI

@@ -1,0 +1,44 @@
+// What this thread is doing: which tape records, whether a backward runs. One word each, so an op that records nothing
+// pays nothing.
+#pragma once
+
+#include <vector>
+
+#include "weft/core/slot.hpp"
+
+namespace weft::inline WEFT_ABI {
+
+class Tape;
+
+struct TapeState {
+  Tape* tape = nullptr;                          ///< the innermost tape that still records
+  bool paused = false;                           ///< inside NoGrad
+  bool in_backward = false;
+  std::vector<Ref<Slot>>* collected = nullptr;   ///< a checkpoint's first pass notes here which leaves it reads
+};
+
+inline TapeState& tape_state() {
+  thread_local TapeState state;
+  return state;
+}
+
+/// Nothing is recorded on this thread while it lives.
+class NoGrad {
+ public:
+  NoGrad() : before_(std::exchange(tape_state().paused, true)) {}
+  ~NoGrad() { tape_state().paused = before_; }
+  NoGrad(const NoGrad&) = delete;
+  NoGrad& operator=(const NoGrad&) = delete;
+
+ private:
+  bool before_;
+};
+
+/// Runs f with nothing recorded and returns its result.
+template <class F>
+auto no_grad(F&& f) {
+  const NoGrad scope;
+  return f();
+}
+
+}  // namespace weft::inline WEFT_ABI
