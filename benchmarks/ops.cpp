@@ -1,0 +1,77 @@
+// Each op forward, and forward with backward, at the size it has in a GPT-2 layer (B 4, T 256, C 768): GB/s of what must be read and
+// written at least, beside the bandwidth measured in the same run.
+#include <benchmark/benchmark.h>
+
+#include "roof.hpp"
+#include "weft/ops.hpp"
+
+using namespace weft;
+
+namespace {
+
+constexpr Index N = 1024, C = 768, F = 3072;
+
+/// fn takes x (N, C') and returns a tensor; `passes` reads and writes of x's size that a forward needs at least.
+template <class Fn>
+void forward(benchmark::State& state, Index width, double passes, Fn fn) {
+  const auto x = randn<float>({N, width}, 1);
+  for (auto _ : state) benchmark::DoNotOptimize(fn(x).data());
+  const double bytes = passes * static_cast<double>(N * width) * sizeof(float) * static_cast<double>(state.iterations());
+  state.counters["GB/s"] = benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsRate);
+}
+template <class Fn>
+void both(benchmark::State& state, Index width, Fn fn) {
+  auto x = randn<float>({N, width}, 1);
+  x.require_grad();
+  const auto probe = fn(x);
+  const auto dy = randn<float>(probe.shape(), 2);
+  for (auto _ : state) {
+    Tape tape({1, 1});
+    tape.backward(fn(x), dy);
+    x.slot()->clear();
+  }
+}
+
+#define WEFT_BENCH(name, width, passes, ...)                                                        \
+  void name##_forward(benchmark::State& s) { forward(s, width, passes, [](const auto& x) { return __VA_ARGS__; }); } \
+  void name##_both(benchmark::State& s) { both(s, width, [](const auto& x) { return __VA_ARGS__; }); }               \
+  BENCHMARK(name##_forward)->Unit(benchmark::kMicrosecond)->UseRealTime();                           \
+  BENCHMARK(name##_both)->Unit(benchmark::kMicrosecond)->UseRealTime()
+
+const auto& weights(const Shape& shape) {
+  static std::vector<std::pair<Shape, Tensor<float, cpu>>> made;
+  made.reserve(64);
+  for (const auto& [s, w] : made)
+    if (s == shape) return w;
+  made.emplace_back(shape, randn<float>(shape, 3, 0, 0.02));
+  made.back().second.require_grad();
+  return made.back().second;
+}
+
+WEFT_BENCH(add, C, 3, x + x);
+WEFT_BENCH(mul, C, 2, x* x);
+WEFT_BENCH(exp_, C, 2, exp(x));
+WEFT_BENCH(gelu_, F, 2, gelu(x));
+WEFT_BENCH(gelu_tanh_, F, 2, gelu_tanh(x));
+WEFT_BENCH(swiglu_, F, 3, swiglu(x, x));
+WEFT_BENCH(softmax_, C, 2, softmax(x));
+WEFT_BENCH(log_softmax_, C, 2, log_softmax(x));
+WEFT_BENCH(layer_norm_, C, 2, layer_norm(x, weights({C}), weights({C})));
+WEFT_BENCH(rms_norm_, C, 2, rms_norm(x, weights({C})));
+WEFT_BENCH(dropout_, C, 2, dropout(x, 0.1));
+WEFT_BENCH(sum_, C, 1, sum(x));
+WEFT_BENCH(sum_rows, C, 1, sum(x, {-1}));
+WEFT_BENCH(sum_columns, C, 1, sum(x, {0}));
+WEFT_BENCH(max_, C, 1, max(x, {-1}));
+WEFT_BENCH(transpose_copy, C, 2, contiguous(transpose(x)));
+WEFT_BENCH(rope_, C, 2, rope(reshape(x, {4, N / 4, 12, 64})));
+WEFT_BENCH(linear_, C, 1, linear(x, weights({F, C})));
+WEFT_BENCH(matmul_, C, 1, matmul(x, transpose(weights({F, C}))));
+WEFT_BENCH(attention_, C, 4, [&] { const auto h = reshape(x, {4, N / 4, 12, 64}); return attention(h, h, h); }());
+
+void bandwidth(benchmark::State& state) {
+  for (auto _ : state) state.counters["GB/s read+write"] = bench::bandwidth_bytes() * 1e-9;
+}
+BENCHMARK(bandwidth)->Iterations(3);
+
+}  // namespace

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Makes a virtual environment with the Python libraries that weft is compared with: make_venv.sh [FOLDER] (default: build/peers).
+set -euo pipefail
+
+folder=${1:-build/peers}
+if ! python3 -c 'import ensurepip' 2>/dev/null; then
+  sudo=$([ "$(id -u)" = 0 ] || echo sudo)
+  $sudo apt-get update -qq
+  $sudo apt-get install -y --no-install-recommends python3-venv
+fi
+[ -x "$folder/bin/python" ] || python3 -m venv "$folder"
+# the CPU build of torch where its index can be reached (200 MB), else the default one (it runs on the CPU too)
+"$folder/bin/python" -c 'import torch' 2>/dev/null ||
+  "$folder/bin/pip" install --quiet torch --index-url https://download.pytorch.org/whl/cpu 2>/dev/null ||
+  "$folder/bin/pip" install --quiet torch
+"$folder/bin/pip" install --quiet numpy safetensors transformers tokenizers
+"$folder/bin/python" - <<'PYTHON'
+import numpy, safetensors, tokenizers, torch, transformers
+print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
+for module in (numpy, safetensors, transformers, tokenizers):
+    print(module.__name__, module.__version__)
+PYTHON

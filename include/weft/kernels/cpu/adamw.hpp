@@ -1,0 +1,88 @@
+// AdamW in one pass over memory, and the squared norm of a gradient in fixed pieces. An element's new value depends on
+// that element alone, and pieces are counted from a parameter's start: so shards cut at multiples of norm_piece give
+// the same bits.
+#pragma once
+
+#include "weft/kernels/cpu/rows.hpp"
+#include "weft/kernels/cpu/sqrt.hpp"
+
+namespace weft::inline WEFT_ABI::kernels {
+
+/// Elements of a piece of squared_norm.
+inline constexpr Index norm_piece = 4096;
+
+struct AdamWArgs {
+  double lr = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
+  double bias1 = 1, bias2 = 1;  ///< 1 - beta1^t and 1 - beta2^t at step t = 1, 2, ...
+};
+
+/// One step of AdamW (Loshchilov and Hutter 2019), in the order of PyTorch's, for n elements that lie one after the
+/// other:
+///   g = grad * scale; p *= 1 - lr * weight_decay; m += (g - m) * (1 - beta1); v = v * beta2 + g^2 * (1 - beta2);
+///   p -= lr / bias1 * m / (sqrt(v) / sqrt(bias2) + eps).
+/// p is master where there is one, and param then its rounded copy; else param. `scale` is a scalar on the device (the
+/// clipping factor), 1 where absent; where it is not finite nothing is written.
+template <class W, class G>
+void adamw_step(cpu, Out<W, cpu> param, Out<stat_t<W>, cpu> master, In<G, cpu> grad, Out<stat_t<W>, cpu> m,
+                Out<stat_t<W>, cpu> v, const AdamWArgs& args, In<float, cpu> scale) {
+  using S = stat_t<W>;
+  const float factor = scale ? *scale.data : 1.0f;
+  if (!std::isfinite(factor)) return;
+  const S f = static_cast<S>(factor), decay = static_cast<S>(1 - args.lr * args.weight_decay);
+  const S one_minus_beta1 = static_cast<S>(1 - args.beta1);
+  const S beta2 = static_cast<S>(args.beta2), one_minus_beta2 = static_cast<S>(1 - args.beta2);
+  const S step = static_cast<S>(args.lr / args.bias1), root_bias2 = static_cast<S>(std::sqrt(args.bias2));
+  const S eps = static_cast<S>(args.eps);
+  W* const ps = param.data;
+  S *const masters = master.data, *const ms = m.data, *const vs = v.data;
+  const G* const gs = grad.data;
+
+  parallel_ranges(param.numel(), piece_size, [&](Index begin, Index end) {
+    alignas(64) S roots[piece_size];
+    S* const root = roots;
+    simd([=]() WEFT_INLINE {
+#pragma omp simd
+      for (Index i = begin; i < end; ++i) {
+        const S g = static_cast<S>(gs[i]) * f;
+        ms[i] = std::fma(g - ms[i], one_minus_beta1, ms[i]);
+        root[i - begin] = vs[i] = std::fma(vs[i], beta2, g * g * one_minus_beta2);
+      }
+    });
+    sqrt_range(root, end - begin);
+    const auto update = [=](Index i, S p)
+                            WEFT_INLINE { return p * decay - step * (ms[i] / (root[i - begin] / root_bias2 + eps)); };
+    if (masters != nullptr) {
+      simd([=]() WEFT_INLINE {
+#pragma omp simd
+        for (Index i = begin; i < end; ++i) {
+          const S p = update(i, masters[i]);
+          masters[i] = p;
+          put(ps[i], p, 0);
+        }
+      });
+    } else {
+      simd([=]() WEFT_INLINE {
+#pragma omp simd
+        for (Index i = begin; i < end; ++i) put(ps[i], update(i, static_cast<S>(ps[i])), 0);
+      });
+    }
+  });
+}
+
+/// pieces[k] = the sum of squares, in double, of elements [4096 k, 4096 (k + 1)) of a contiguous gradient of n
+/// elements; ceil(n / 4096) pieces, overwritten.
+template <class G>
+void squared_norm(cpu, In<G, cpu> grad, Out<double, cpu> pieces) {
+  const G* const g = grad.data;
+  double* const sums = pieces.data;
+  parallel_ranges(grad.numel(), norm_piece, [&](Index begin, Index end) {
+    simd([=]() WEFT_INLINE {
+      sums[begin / norm_piece] = sum_row<double>(end - begin, [=](Index i) WEFT_INLINE {
+        const double x = static_cast<double>(static_cast<stat_t<G>>(g[begin + i]));
+        return x * x;
+      });
+    });
+  });
+}
+
+}  // namespace weft::inline WEFT_ABI::kernels

@@ -1,0 +1,396 @@
+// Scaled dot-product attention without a (T, T) tensor (FlashAttention: Dao et al., 2022): blocks of 64 keys by 64
+// columns, online softmax, blocks above the diagonal skipped. A column is a query of one of the heads that share a
+// key/value head, so that these share their keys' way through the cache. Keys are cut at multiples of 64 from key 0,
+// and a column's arithmetic knows nothing of the other columns.
+#pragma once
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+
+#include "weft/core/parallel.hpp"
+#include "weft/core/scratch.hpp"
+#include "weft/kernels/cpu/attention_softmax.hpp"
+
+namespace weft::inline WEFT_ABI::kernels {
+
+struct AttentionOptions {
+  bool causal = true;  ///< query i sees keys j <= i + (Tk - Tq)
+  double scale = 0;    ///< of the scores; 0 stands for 1 / sqrt(D)
+};
+
+namespace attention {
+
+/// The extents of one call.
+struct Sizes {
+  Index B, Tq, Tk, H, K, D;
+  bool causal;
+  double scale;
+
+  template <class T>
+  Sizes(const In<T, cpu>& q, const In<T, cpu>& k, const AttentionOptions& options)
+      : B(q.shape[0]),
+        Tq(q.shape[1]),
+        Tk(k.shape[1]),
+        H(q.shape[2]),
+        K(k.shape[2]),
+        D(q.shape[3]),
+        causal(options.causal),
+        scale(options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<double>(D))) {
+    assert(q.shape.rank() == 4 && k.shape.rank() == 4);
+    assert(k.shape[0] == B && k.shape[3] == D);
+    assert(K == 0 ? H == 0 : H % K == 0);
+    assert(!causal || Tq <= Tk);
+    assert(D <= 1 || (q.strides[3] == 1 && k.strides[3] == 1));
+  }
+
+  Index group() const { return H / K; }           ///< query heads per key/value head
+  Index columns() const { return Tq * group(); }  ///< per key/value head
+  Index key_blocks() const { return (Tk + block - 1) / block; }
+  Index column_blocks() const { return (columns() + block - 1) / block; }
+  Index width() const { return (D + 15) / 16 * 16; }  ///< of a packed row
+  /// How many keys a column's query sees.
+  Index keys_seen(Index column) const { return causal ? column / group() + 1 + Tk - Tq : Tk; }
+};
+
+/// 64 columns (or the rest) of one key/value head: column c is query (first + c) / group of head (first + c) % group.
+struct Columns {
+  Index b, kv_head, first, count;
+  Index query[block], head[block];
+
+  Columns(const Sizes& n, Index b_, Index kv_head_, Index index)
+      : b(b_), kv_head(kv_head_), first(index * block), count(std::min(block, n.columns() - first)) {
+    const Index group = n.group();
+    for (Index c = 0, i = first / group, g = first % group; c < count; ++c) {
+      query[c] = i;
+      head[c] = kv_head * group + g;
+      if (++g == group) g = 0, ++i;
+    }
+  }
+  Index lanes() const { return (count + 15) / 16 * 16; }
+
+  /// Where this block's rows of a (B, Tq, H, D) tensor start.
+  void find(const Strides& strides, Index* at) const {
+    for (Index c = 0; c < count; ++c) at[c] = b * strides[0] + query[c] * strides[1] + head[c] * strides[2];
+  }
+  /// Where column c's element of a (B, H, Tq) tensor lies.
+  Index find_statistic(const Strides& strides, Index c) const {
+    return b * strides[0] + head[c] * strides[1] + query[c] * strides[2];
+  }
+
+  template <class S>
+  void mask(const Sizes& n, Index first_key, Index keys, Mask<S>& mask) const {
+    const Index shift = n.Tk - n.Tq - first_key;  // query i sees keys up to i + shift of this block
+    const bool cut = n.causal && query[0] + shift < keys - 1;
+    mask.step = cut ? 16 : block;
+    for (Index r = 0; r < block; r += 16)
+      mask.start[r / 16] = cut ? std::clamp<Index>((r - shift) * n.group() - first, 0, lanes()) / 16 * 16 : 0;
+    if (cut)
+      for (Index c = 0; c < lanes(); ++c)
+        mask.limit[c] = static_cast<S>(c < count ? std::clamp<Index>(query[c] + shift, -1, block) : block);
+  }
+};
+
+/// The rows of a block of keys or values.
+template <class T>
+struct KeyRows : Rows<const T> {
+  Index offsets[block];
+
+  KeyRows(const In<T, cpu>& x, const Columns& columns, Index first, Index count_)
+      : Rows<const T>{x.data + columns.b * x.strides[0] + first * x.strides[1] + columns.kv_head * x.strides[2],
+                      offsets, count_, x.shape[3]} {
+    for (Index r = 0; r < count_; ++r) offsets[r] = r * x.strides[1];
+  }
+  KeyRows(const KeyRows&) = delete;
+  KeyRows& operator=(const KeyRows&) = delete;
+};
+
+/// A block of keys or values as an operand: in place where it is in S already, else made in `packed`. Where rows are
+/// read as whole vectors, those of other widths are packed too.
+template <class T>
+struct KeyBlock {
+  const stat_t<T>* data;
+  Index stride;
+
+  KeyBlock(const In<T, cpu>& x, const Columns& columns, Index first, Index count, stat_t<T>* packed,
+           bool vectors = false) {
+    const Index width = (x.shape[3] + 15) / 16 * 16;
+    const KeyRows<T> rows(x, columns, first, count);
+    if constexpr (std::is_same_v<T, stat_t<T>>) {
+      data = rows.data;
+      stride = x.strides[1];
+      if (!vectors || width == x.shape[3]) return;
+    }
+    pack_rows<T>(rows, 1, packed, width);
+    data = packed;
+    stride = width;
+  }
+};
+
+/// Calls step(from, to, start) for the ranges of keys that the mask tells apart.
+template <class S, class Step>
+void for_steps(const Mask<S>& mask, Index keys, Step&& step) {
+  for (Index from = 0; from < keys; from += mask.step)
+    step(from, std::min(keys, from + mask.step), mask.start[from / 16]);
+}
+
+/// One block of columns: y = (p v) / sum(p) and lse.
+template <class T>
+void forward_block(const Sizes& n, const In<T, cpu>& q, const In<T, cpu>& k, const In<T, cpu>& v, const Out<T, cpu>& y,
+                   const Out<stat_t<T>, cpu>& lse, const Columns& columns) {
+  using S = stat_t<T>;
+  const Index D = n.D, width = n.width(), lanes = columns.lanes(), count = columns.count;
+  // Where few columns would leave lanes empty, as in decoding, lanes hold keys and then the head's width instead. Each
+  // element is the same chain of multiply-adds, so the bits are the same.
+  const bool few = lanes == 16;
+  const Scratch<S> scratch(block * (4 * width + 2 * block));
+  S* q_t = scratch.data();                 // (D, columns), or (columns, D) where few
+  S* y_t = q_t + width * block;            // (D, columns), or (columns, D) where few
+  S* scores = y_t + width * block;         // (keys, columns)
+  S* few_scores = scores + block * block;  // (columns, keys)
+  S* packed_k = few_scores + block * block;
+  S* packed_v = packed_k + width * block;
+  alignas(64) S top[block], sum[block], factor[block];
+  Mask<S> mask;
+  Index at[block];
+
+  columns.find(q.strides, at);
+  const Rows<const T> queries{q.data, at, count, D};
+  if (few) pack_rows<T>(queries, static_cast<S>(n.scale), q_t, width);
+  else pack_columns<T>(queries, static_cast<S>(n.scale), q_t);
+  std::fill_n(top, block, -static_cast<S>(__builtin_inf()));
+  std::fill_n(sum, block, S(0));
+  const Index end = n.keys_seen(columns.first + count - 1);
+  if (end == 0) std::fill_n(y_t, width * block, S(0));
+  for (Index j = 0; j < end; j += block) {
+    const Index keys = std::min(block, end - j);
+    columns.mask(n, j, keys, mask);
+    if (few) {
+      pack_columns<T>(KeyRows<T>(k, columns, j, keys), 1, packed_k);
+      multiply<S>({count, keys, D, q_t, width, 1, packed_k, block, few_scores, block});
+      for (Index c = 0; c < count; ++c) at[c] = c * block;
+      pack_columns<S>({few_scores, at, count, keys}, 1, scores);
+    } else {
+      const KeyBlock<T> key(k, columns, j, keys, packed_k);
+      for_steps(mask, keys, [&](Index from, Index to, Index start) {
+        multiply<S>({to - from, lanes - start, D, key.data + from * key.stride, key.stride, 1, q_t + start, block,
+                     scores + from * block + start, block});
+      });
+    }
+    softmax_step<S>(scores, keys, lanes, &mask, top, sum, factor);
+    const KeyBlock<T> value(v, columns, j, keys, packed_v, few);
+    if (few) {
+      if (j > 0) scale_rows<S>(y_t, count, width, factor);
+      multiply<S>({count, D, keys, scores, 1, block, value.data, value.stride, y_t, width, j > 0});
+    } else {
+      for_steps(mask, keys, [&](Index from, Index to, Index start) {
+        multiply<S>({D, lanes - start, to - from, value.data + from * value.stride, 1, value.stride,
+                     scores + from * block + start, block, y_t + start, block, j + from > 0,
+                     from == 0 ? factor + start : nullptr});
+      });
+    }
+  }
+  softmax_end<S>(top, sum, factor);
+  if (y) {
+    columns.find(y.strides, at);
+    const Rows<T> to{y.data, at, count, D};
+    if (few) unpack_rows<T>(y_t, width, factor, to, y.beta);
+    else unpack_columns<T>(y_t, factor, to, y.beta);
+  }
+  if (lse)
+    for (Index c = 0; c < count; ++c) put(lse.data[columns.find_statistic(lse.strides, c)], top[c], lse.beta);
+}
+
+/// Column blocks whose contributions to dk and dv are summed one after the other; the partial sums of such chunks are
+/// then added in order. At least 16 blocks, so that partial sums cost little, and at most 16 chunks, so that they are
+/// few.
+inline Index chunk_size(const Sizes& n) { return std::max<Index>(16, (n.column_blocks() + 15) / 16); }
+
+template <class T>
+struct Backward {
+  using S = stat_t<T>;
+  Sizes n;
+  In<T, cpu> dy, q, k, v, y;
+  In<S, cpu> lse;
+  Out<T, cpu> dq, dk, dv;
+
+  Index partial_size() const { return n.Tk * n.width(); }
+
+  /// Adds the columns' contributions to dk and dv, (Tk, width) each; key blocks from `reached` on are written first
+  /// here.
+  void column_block(const Columns& columns, S* dk_sum, S* dv_sum, Index& reached) const {
+    const Index D = n.D, width = n.width(), lanes = columns.lanes(), count = columns.count;
+    const Scratch<S> scratch(block * (3 * D + 2 * block + 4 * width));
+    S* q_t = scratch.data();               // (D, columns)
+    S* dy_t = q_t + D * block;             // (D, columns)
+    S* dq_t = dy_t + D * block;            // (D, columns); y before
+    S* scores = dq_t + D * block;          // (keys, columns): s, then p
+    S* gradient = scores + block * block;  // (keys, columns): dp, then ds
+    S* q_rows = gradient + block * block;  // (columns, D)
+    S* dy_rows = q_rows + block * width;   // (columns, D)
+    S* packed = dy_rows + block * width;
+    const S scale = static_cast<S>(n.scale);
+    alignas(64) S statistics[block] = {}, delta[block], scales[block];
+    Mask<S> mask;
+    Index at[block];
+
+    columns.find(y.strides, at);
+    pack_columns<T>({y.data, at, count, D}, 1, dq_t);
+    columns.find(dy.strides, at);
+    pack_columns<T>({dy.data, at, count, D}, 1, dy_t);
+    if (dv) pack_rows<T>({dy.data, at, count, D}, 1, dy_rows, width);
+    columns.find(q.strides, at);
+    pack_columns<T>({q.data, at, count, D}, scale, q_t);
+    if (dk) pack_rows<T>({q.data, at, count, D}, scale, q_rows, width);
+    column_dots<S>(dq_t, dy_t, D, lanes, delta);
+    for (Index c = 0; c < count; ++c) statistics[c] = lse.data[columns.find_statistic(lse.strides, c)];
+
+    const Index end = n.keys_seen(columns.first + columns.count - 1);
+    for (Index j = 0; j < end; j += block) {
+      const Index keys = std::min(block, n.Tk - j);
+      columns.mask(n, j, keys, mask);
+      const KeyBlock<T> key(k, columns, j, keys, packed);
+      const KeyBlock<T> value(v, columns, j, keys, packed + block * width);
+      for_steps(mask, keys, [&](Index from, Index to, Index start) {
+        multiply<S>({to - from, lanes - start, D, key.data + from * key.stride, key.stride, 1, q_t + start, block,
+                     scores + from * block + start, block});
+        multiply<S>({to - from, lanes - start, D, value.data + from * value.stride, value.stride, 1, dy_t + start,
+                     block, gradient + from * block + start, block});
+      });
+      softmax_gradient<S>(scores, gradient, keys, lanes, &mask, statistics, delta);
+      const bool again = j / block < reached;
+      for_steps(mask, keys, [&](Index from, Index to, Index start) {
+        const Index depth = std::max<Index>(0, count - start);
+        if (dv)
+          multiply<S>({to - from, D, depth, scores + from * block + start, block, 1, dy_rows + start * width, width,
+                       dv_sum + (j + from) * width, width, again});
+        if (dk)
+          multiply<S>({to - from, D, depth, gradient + from * block + start, block, 1, q_rows + start * width, width,
+                       dk_sum + (j + from) * width, width, again});
+        if (dq)
+          multiply<S>({D, lanes - start, to - from, key.data + from * key.stride, 1, key.stride,
+                       gradient + from * block + start, block, dq_t + start, block, j + from > 0});
+      });
+    }
+    reached = std::max(reached, (end + block - 1) / block);
+    if (dq) {
+      std::fill_n(scales, block, scale);
+      if (end == 0) std::fill_n(dq_t, D * block, S(0));
+      columns.find(dq.strides, at);
+      unpack_columns<T>(dq_t, scales, {dq.data, at, count, D}, dq.beta);
+    }
+  }
+
+  /// Key blocks that a chunk's columns reach: the rest of its partial sums is never written.
+  Index reach(Index chunk) const {
+    if (n.columns() == 0) return 0;
+    const Index last = std::min((chunk + 1) * chunk_size(n) * block, n.columns()) - 1;
+    return (n.keys_seen(last) + block - 1) / block;
+  }
+
+  void chunk(Index b, Index kv_head, Index index, S* dk_sum, S* dv_sum) const {
+    Index reached = 0;
+    const Index size = chunk_size(n), end = std::min((index + 1) * size, n.column_blocks());
+    for (Index i = index * size; i < end; ++i) column_block(Columns(n, b, kv_head, i), dk_sum, dv_sum, reached);
+  }
+
+  /// d = the sum over chunks of their partial sums, for one block of keys; the sum is formed in the first of them.
+  void store(const Out<T, cpu>& d, Index b, Index kv_head, Index key_block, S* partial, Index step,
+             Index chunks) const {
+    if (!d) return;
+    Index first = 0;
+    while (first < chunks && reach(first) <= key_block) ++first;
+    const Index D = n.D, width = n.width(), from = key_block * block, to = std::min(n.Tk, from + block);
+    T* out = d.data + b * d.strides[0] + kv_head * d.strides[2];
+    const Index out_row = d.strides[1];
+    const int beta = d.beta;
+    S* sum = partial + first * step;
+    if (first == chunks) {  // no queries at all
+      sum = partial;
+      std::fill(sum + from * width, sum + to * width, S(0));
+    }
+    simd([=]() WEFT_INLINE {
+      for (Index chunk = 1; chunk < chunks - first; ++chunk) {
+        const S* more = sum + chunk * step;
+#pragma omp simd
+        for (Index i = from * width; i < to * width; ++i) sum[i] += more[i];
+      }
+      for (Index j = from; j < to; ++j) {
+        T* row = out + j * out_row;
+        const S* x = sum + j * width;
+#pragma omp simd
+        for (Index i = 0; i < D; ++i) put(row[i], x[i], beta);
+      }
+    });
+  }
+
+  void run() const {
+    if (n.K == 0) return;
+    const Index heads = n.B * n.K, size = chunk_size(n),
+                chunks = std::max<Index>(1, (n.column_blocks() + size - 1) / size);
+    const Index step = 2 * partial_size();
+    if (chunks == 1) {
+      parallel(heads, [&](Index i) {
+        const Scratch<S> partial(step);
+        chunk(i / n.K, i % n.K, 0, partial.data(), partial.data() + partial_size());
+        for (Index j = 0; j < n.key_blocks(); ++j) {
+          store(dk, i / n.K, i % n.K, j, partial.data(), step, n.columns() > 0 ? 1 : 0);
+          store(dv, i / n.K, i % n.K, j, partial.data() + partial_size(), step, n.columns() > 0 ? 1 : 0);
+        }
+      });
+      return;
+    }
+    // A few heads at a time: about 32 pieces keep the threads busy and bound the memory of partial sums. Later chunks
+    // see more keys and go first.
+    const Index wave = std::min(heads, 32 / chunks);
+    const Scratch<S> partials(wave * chunks * step);
+    for (Index first = 0; first < heads; first += wave) {
+      const Index count = std::min(wave, heads - first);
+      parallel(count * chunks, [&](Index i) {
+        const Index head = first + i % count, index = chunks - 1 - i / count;
+        S* partial = partials.data() + ((head - first) * chunks + index) * step;
+        chunk(head / n.K, head % n.K, index, partial, partial + partial_size());
+      });
+      parallel(count * n.key_blocks(), [&](Index i) {
+        const Index head = first + i % count;
+        S* partial = partials.data() + (head - first) * chunks * step;
+        store(dk, head / n.K, head % n.K, i / count, partial, step, chunks);
+        store(dv, head / n.K, head % n.K, i / count, partial + partial_size(), step, chunks);
+      });
+    }
+  }
+};
+
+}  // namespace attention
+
+/// y[b,i,h,:] = sum_j softmax_j(scale q[b,i,h,:].k[b,j,h/(H/K),:]) v[b,j,h/(H/K),:]. q (B, Tq, H, D), k and v (B, Tk,
+/// K, D) with H a multiple of K (grouped-query attention: Ainslie et al., 2023) -> y (B, Tq, H, D) and lse (B, H,
+/// Tq), the log of the sum of exp(scores), which backward needs. Causal: query i sees keys j <= i + (Tk - Tq), with
+/// Tq <= Tk, so that the queries are the last ones of a cache. The last axis has stride 1, others any: views into a
+/// fused tensor are fine. A query's bits do not depend on Tq, on its place among the queries or on keys it does not
+/// see: decoding with a cache gives the bits of the prefill, where the keys it does not see hold finite numbers.
+template <class T>
+void attention_forward(cpu, In<T, cpu> q, In<T, cpu> k, In<T, cpu> v, Out<T, cpu> y, Out<stat_t<T>, cpu> lse,
+                       AttentionOptions options) {
+  const attention::Sizes n(q, k, options);
+  if (n.B * n.Tq * n.H == 0) return;
+  const Index blocks = n.column_blocks();
+  parallel(n.B * n.K * blocks, [&](Index i) {
+    // Long pieces first: later queries see more keys.
+    const attention::Columns columns(n, i / blocks / n.K, i / blocks % n.K, blocks - 1 - i % blocks);
+    attention::forward_block<T>(n, q, k, v, y, lse, columns);
+  });
+}
+
+/// dq, dk and dv from dy, the inputs, y and lse of attention_forward, with the scores computed again: p = exp(s -
+/// lse), dv = p^T dy, ds = p (dy v^T - rowsum(dy y)), dq = scale ds k, dk = scale ds^T q. The same strides are
+/// accepted. dk and dv sum over the columns (query, head of the group) in this order, in chunks whose size depends on
+/// Tq H / K alone and whose sums are added in order.
+template <class T>
+void attention_backward(cpu, In<T, cpu> dy, In<T, cpu> q, In<T, cpu> k, In<T, cpu> v, In<T, cpu> y,
+                        In<stat_t<T>, cpu> lse, Out<T, cpu> dq, Out<T, cpu> dk, Out<T, cpu> dv,
+                        AttentionOptions options) {
+  attention::Backward<T>{attention::Sizes(q, k, options), dy, q, k, v, y, lse, dq, dk, dv}.run();
+}
+
+}  // namespace weft::inline WEFT_ABI::kernels

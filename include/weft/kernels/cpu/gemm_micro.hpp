@@ -1,0 +1,104 @@
+// The innermost block of matrix multiplication, once per instruction set: c = (c +) sum over k of a(:, k) b(k, :), held in
+// registers. Each element is one chain of fused multiply-adds in the order of k, so its bits depend on neither the block's
+// size nor its place in it.
+#pragma once
+
+#include "weft/core/dtype.hpp"
+#include "weft/core/simd.hpp"
+
+namespace weft::inline WEFT_ABI::kernels::gemm {
+
+/// What happens to c: it is overwritten, added to, or is the sum so far that the chain goes on from.
+enum class Into { assign, add, resume };
+
+/// c (rows, columns) from a b. a is read at a[r * a_row + i * a_k]; row i of b starts at b + i * b_k.
+template <class T>
+using Micro = void (*)(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_k, T* c, Index c_row, Into into);
+
+/// The blocks of one instruction set.
+template <class T>
+struct MicroKernels {
+  Index rows;            ///< of the largest block, a power of two
+  Index width;           ///< of one vector: panels of b are multiples of it
+  Index vectors;         ///< in a full panel of b
+  Micro<T> block[3][4];  ///< by the vectors - 1 and by log2 of the rows: 1, 2, 4, 8
+
+  Index columns() const { return vectors * width; }
+  /// The width of the next panel where n columns are left: the widest, but two middling ones rather than a last narrow one.
+  Index panel(Index n) const {
+    const Index left = (n + width - 1) / width;
+    return width * (left == vectors + 1 && vectors > 1 ? vectors - 1 : left < vectors ? left : vectors);
+  }
+};
+
+// Written once and compiled per instruction set: an inlined body could not hold an instruction that its function's target
+// lacks. The fma is spelled out because the build forbids contraction, and in assembly because <immintrin.h> takes longer
+// to compile than all of this file.
+#define WEFT_GEMM_MICRO(NAME, TARGET, BYTES, FMA_FLOAT, FMA_DOUBLE)                                                     \
+  template <class T, int Rows, int Vectors>                                                                            \
+  TARGET void NAME(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_k, T* c, Index c_row, Into into) { \
+    typedef T Vec __attribute__((vector_size(BYTES)));                                                                 \
+    typedef T Memory __attribute__((vector_size(BYTES), aligned(alignof(T)), may_alias));                              \
+    constexpr int width = BYTES / static_cast<int>(sizeof(T));                                                         \
+    if (k >= 256)                                                                                                      \
+      _Pragma("GCC unroll 8") for (int r = 0; r < Rows; ++r)                                                           \
+        _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v) __builtin_prefetch(c + r * c_row + v * width, 1);    \
+    Vec sum[Rows][Vectors];                                                                                            \
+    _Pragma("GCC unroll 8") for (int r = 0; r < Rows; ++r)                                                             \
+      _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v) sum[r][v] = Vec{};                                     \
+    if (into == Into::resume)                                                                                          \
+      _Pragma("GCC unroll 8") for (int r = 0; r < Rows; ++r)                                                           \
+        _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v)                                                      \
+          sum[r][v] = *reinterpret_cast<const Memory*>(c + r * c_row + v * width);                                     \
+    for (Index i = 0; i < k; ++i, a += a_k, b += b_k) {                                                                \
+      Vec b_v[Vectors];                                                                                                \
+      _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v)                                                        \
+        b_v[v] = *reinterpret_cast<const Memory*>(b + v * width);                                                      \
+      _Pragma("GCC unroll 8") for (int r = 0; r < Rows; ++r) {                                                         \
+        const Vec a_r = a[r * a_row] - Vec{};                                                                          \
+        _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v) {                                                    \
+          if constexpr (sizeof(T) == 4) { FMA_FLOAT(sum[r][v], a_r, b_v[v]); }                                         \
+          else { FMA_DOUBLE(sum[r][v], a_r, b_v[v]); }                                                                 \
+        }                                                                                                              \
+      }                                                                                                                \
+    }                                                                                                                  \
+    _Pragma("GCC unroll 8") for (int r = 0; r < Rows; ++r)                                                             \
+      _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v) {                                                      \
+        auto* to = reinterpret_cast<Memory*>(c + r * c_row + v * width);                                               \
+        *to = into == Into::add ? *to + sum[r][v] : sum[r][v];                                                         \
+      }                                                                                                                \
+  }
+
+#define WEFT_MULTIPLY_ADD(sum, x, y) sum += x * y
+WEFT_GEMM_MICRO(micro_base, , 32, WEFT_MULTIPLY_ADD, WEFT_MULTIPLY_ADD)
+#undef WEFT_MULTIPLY_ADD
+#if defined(__x86_64__)
+#define WEFT_FMA_FLOAT(sum, x, y) __asm__("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(x), "v"(y))
+#define WEFT_FMA_DOUBLE(sum, x, y) __asm__("vfmadd231pd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(y))
+WEFT_GEMM_MICRO(micro_avx2, WEFT_AVX2, 32, WEFT_FMA_FLOAT, WEFT_FMA_DOUBLE)
+WEFT_GEMM_MICRO(micro_avx512, WEFT_AVX512, 64, WEFT_FMA_FLOAT, WEFT_FMA_DOUBLE)
+#undef WEFT_FMA_FLOAT
+#undef WEFT_FMA_DOUBLE
+#endif
+#undef WEFT_GEMM_MICRO
+
+/// Those of this process's instruction set.
+template <class T>
+MicroKernels<T> micro_kernels() {
+  constexpr Index lanes = 32 / static_cast<Index>(sizeof(T));
+#if defined(__x86_64__)
+  if (isa() == Isa::avx512)
+    return {8, 2 * lanes, 3,
+            {{micro_avx512<T, 1, 1>, micro_avx512<T, 2, 1>, micro_avx512<T, 4, 1>, micro_avx512<T, 8, 1>},
+             {micro_avx512<T, 1, 2>, micro_avx512<T, 2, 2>, micro_avx512<T, 4, 2>, micro_avx512<T, 8, 2>},
+             {micro_avx512<T, 1, 3>, micro_avx512<T, 2, 3>, micro_avx512<T, 4, 3>, micro_avx512<T, 8, 3>}}};
+  if (isa() == Isa::avx2)
+    return {4, lanes, 3,
+            {{micro_avx2<T, 1, 1>, micro_avx2<T, 2, 1>, micro_avx2<T, 4, 1>},
+             {micro_avx2<T, 1, 2>, micro_avx2<T, 2, 2>, micro_avx2<T, 4, 2>},
+             {micro_avx2<T, 1, 3>, micro_avx2<T, 2, 3>, micro_avx2<T, 4, 3>}}};
+#endif
+  return {4, lanes, 1, {{micro_base<T, 1, 1>, micro_base<T, 2, 1>, micro_base<T, 4, 1>}}};
+}
+
+}  // namespace weft::inline WEFT_ABI::kernels::gemm

@@ -1,0 +1,98 @@
+// One layer of a decoder: attention and a feed-forward layer, each normalised before and added to the residual stream.
+#pragma once
+
+#include <cmath>
+#include <variant>
+
+#include "weft/nn/attention.hpp"
+#include "weft/nn/mlp.hpp"
+#include "weft/nn/moe.hpp"
+#include "weft/nn/norm.hpp"
+#include "weft/nn/transformer_config.hpp"
+#include "weft/ops/dropout.hpp"
+
+namespace weft::inline WEFT_ABI::nn {
+
+/// LayerNorm or RMSNorm, as a configuration says.
+template <class T, class W = T, class D = default_device>
+struct AnyNorm : Module<AnyNorm<T, W, D>> {
+  Parameter<W, D> weight, bias;
+  Norm kind = Norm::layer;
+  double eps = 1e-5;
+
+  AnyNorm() = default;
+  explicit AnyNorm(const TransformerConfig& c) : weight({c.width}, {1, 0}), kind(c.norm), eps(c.norm_eps) {
+    if (c.bias && kind == Norm::layer) bias = Parameter<W, D>({c.width}, {});
+  }
+
+  Tensor<T, D> forward(const Tensor<T, D>& x) const {
+    return kind == Norm::layer ? layer_norm(x, weight, bias, eps) : rms_norm(x, weight, eps);
+  }
+
+  void visit(auto&& part) const {
+    part("weight", weight);
+    part("bias", bias);
+  }
+};
+
+/// What a layer returns: the residual stream, and a mixture's router losses, undefined without one.
+template <class T, class D>
+struct BlockOutput {
+  Tensor<T, D> x;                    // (B, T, C)
+  Tensor<stat_t<T>, D> balance, z;   // ()
+};
+
+/// x + dropout(attention(norm(x))), then x + dropout(feed_forward(norm(x))). x (B, T, C) -> (B, T, C). Xiong et al. 2020 (pre-norm).
+template <class T, class W = T, class D = default_device>
+struct Block : Module<Block<T, W, D>> {
+  TransformerConfig config;
+  AnyNorm<T, W, D> input_norm, post_attention_norm;
+  Attention<T, W, D> self_attn;
+  std::variant<MLP<T, W, D>, SwiGLU<T, W, D>, MoE<T, W, D>> mlp;
+
+  Block() = default;
+  explicit Block(const TransformerConfig& c) : config(c), input_norm(c), post_attention_norm(c) {
+    const double std = c.init_std, output_std = c.init_std / std::sqrt(2.0 * static_cast<double>(c.layers));
+    self_attn = Attention<T, W, D>({.width = c.width, .heads = c.heads, .kv_heads = c.kv_heads, .bias = c.bias,
+                                    .rotary = c.position == Position::rotary, .rope_theta = c.rope_theta, .std = std,
+                                    .output_std = output_std});
+    if (c.feed_forward == FeedForward::moe) {
+      mlp = MoE<T, W, D>(c.width, c.ff_width(), c.experts, c.experts_per_token, std, output_std);
+      std::get<MoE<T, W, D>>(mlp).recompute = c.recompute;
+    } else if (c.feed_forward == FeedForward::swiglu) {
+      mlp = SwiGLU<T, W, D>(c.width, c.ff_width(), c.bias, std, output_std);
+    } else {
+      mlp = MLP<T, W, D>(c.width, c.ff_width(), c.bias, std, output_std);
+      std::get<MLP<T, W, D>>(mlp).tanh_gelu = c.feed_forward == FeedForward::gelu_tanh;
+    }
+  }
+
+  BlockOutput<T, D> forward(const Tensor<T, D>& x_BTC, KVCache<T, D>* cache) const {
+    const auto attend = [this](const Tensor<T, D>& x, KVCache<T, D>* past) {
+      return x + dropout(self_attn(input_norm(x), past), config.dropout);
+    };
+    const auto feed = [this](const Tensor<T, D>& x, const auto& ff) { return x + dropout(ff(post_attention_norm(x)), config.dropout); };
+
+    if (const auto* moe = std::get_if<MoE<T, W, D>>(&mlp)) {  // its experts recompute themselves, its router does not
+      const Tensor<T, D> x = config.recompute ? checkpoint([=](const Tensor<T, D>& a) { return attend(a, nullptr); }, x_BTC)
+                                              : attend(x_BTC, cache);
+      const MoEOutput<T, D> out = (*moe)(post_attention_norm(x));
+      return {x + dropout(out.y, config.dropout), out.balance, out.z};
+    }
+    const auto layer = [this, attend, feed](const Tensor<T, D>& x, KVCache<T, D>* past) {
+      if (const auto* gated = std::get_if<SwiGLU<T, W, D>>(&mlp)) return feed(attend(x, past), *gated);
+      return feed(attend(x, past), std::get<MLP<T, W, D>>(mlp));
+    };
+    if (config.recompute && cache == nullptr) return {checkpoint([=](const Tensor<T, D>& x) { return layer(x, nullptr); }, x_BTC), {}, {}};
+    return {layer(x_BTC, cache), {}, {}};
+  }
+
+  void visit(auto&& part) const {
+    part("input_norm", input_norm);
+    part("self_attn", self_attn);
+    part("post_attention_norm", post_attention_norm);
+    std::visit([&](const auto& m) { part("mlp", m); }, mlp);
+  }
+};
+
+}  // namespace weft::inline WEFT_ABI::nn

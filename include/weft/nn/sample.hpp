@@ -1,0 +1,75 @@
+// Text from a model: one token after the other, with the cache, each a function of seed and position.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "weft/nn/transformer.hpp"
+#include "weft/tape/state.hpp"
+
+namespace weft::inline WEFT_ABI::nn {
+
+struct Sampling {
+  double temperature = 1;  ///< 0: always the most likely token
+  Index top_k = 0;         ///< only among the k most likely; 0: all
+  double top_p = 1;        ///< only among the fewest most likely whose probabilities sum to this. Holtzman et al. 2020
+  std::uint64_t seed = 0;
+};
+
+/// One token from a row of logits, by a uniform number in [0, 1). Throws ValueError where the settings are out of range,
+/// NumericError where no logit is finite.
+inline Index sample_token(std::span<const float> logits, const Sampling& s, double uniform, Where where = here()) {
+  if (!(s.temperature >= 0) || s.top_k < 0 || !(s.top_p > 0 && s.top_p <= 1))
+    fail<ValueError>("sample", "expected temperature >= 0, top_k >= 0 and top_p in (0, 1]", where);
+  std::vector<std::pair<double, Index>> tokens;  // logit and token, most likely first, equals by token
+  for (std::size_t i = 0; i < logits.size(); ++i)
+    if (std::isfinite(logits[i])) tokens.emplace_back(static_cast<double>(logits[i]), static_cast<Index>(i));
+  if (tokens.empty()) fail<NumericError>("sample", "expected at least one finite logit, got none", where);
+  const auto likelier = [](const auto& a, const auto& b) { return a.first > b.first || (a.first == b.first && a.second < b.second); };
+  if (s.temperature == 0) return std::min_element(tokens.begin(), tokens.end(), likelier)->second;
+  std::sort(tokens.begin(), tokens.end(), likelier);
+  if (s.top_k > 0 && static_cast<std::size_t>(s.top_k) < tokens.size()) tokens.resize(static_cast<std::size_t>(s.top_k));
+  const double largest = tokens[0].first;
+  double total = 0;
+  for (auto& [p, token] : tokens) total += p = std::exp((p - largest) / s.temperature);
+  std::size_t kept = tokens.size();
+  if (s.top_p < 1) {
+    double sum = 0;
+    for (kept = 0; kept < tokens.size() && sum < s.top_p * total; ++kept) sum += tokens[kept].first;
+    total = sum;
+  }
+  double at = uniform * total;
+  for (std::size_t i = 0; i < kept; ++i)
+    if ((at -= tokens[i].first) < 0) return tokens[i].second;
+  return tokens[kept - 1].second;
+}
+
+/// The prompt continued by n tokens. Where the context is full, the model reads its later half anew. Nothing is recorded. Throws
+/// ShapeError where the prompt is empty.
+template <class T, class W, class D>
+std::vector<std::int64_t> generate(const Transformer<T, W, D>& model, std::vector<std::int64_t> tokens, Index n, Sampling s = {},
+                                   Where where = here()) {
+  if (tokens.empty()) fail<ShapeError>("generate", "expected a prompt of at least one token, got none", where);
+  const NoGrad no_tape;
+  Cache<T, D> cache = model.make_cache(1);
+  std::size_t read = 0;  // tokens that the cache knows
+  const auto context = static_cast<std::size_t>(model.config.context);
+  if (tokens.size() > context) read = tokens.size() - context;
+  for (Index i = 0; i < n; ++i) {
+    if (static_cast<std::size_t>(cache.length()) + tokens.size() - read > context) {
+      cache.clear();
+      read = tokens.size() - (context + 1) / 2;
+    }
+    const std::vector<std::int64_t> fresh(tokens.begin() + static_cast<std::ptrdiff_t>(read), tokens.end());
+    read = tokens.size();
+    const Tensor<T, D> logits = model.next(from_vector<std::int64_t, D>(fresh, {1, static_cast<Index>(fresh.size())}), cache, where);
+    std::vector<float> row;
+    for (T logit : logits.to_vector()) row.push_back(static_cast<float>(logit));
+    const PhiloxWords drawn = philox(philox_key(mix(s.seed, "sample")), {{static_cast<std::uint32_t>(tokens.size()), 0, 0, 0}});
+    tokens.push_back(sample_token(row, s, uniform01(drawn.w[0]), where));
+  }
+  return tokens;
+}
+
+}  // namespace weft::inline WEFT_ABI::nn

@@ -1,0 +1,248 @@
+// Against a plain loop in double, whose own error is far below the bounds; and bits that depend on nothing but the inputs.
+#include "weft/kernels/cpu/matmul.hpp"
+
+#include <array>
+#include <cmath>
+
+#include "support.hpp"
+
+using namespace weft;
+using namespace weft::test;
+
+namespace {
+
+/// A matrix (batch, rows, columns) in one of the layouts that views have.
+enum class Layout { contiguous, transposed, sliced, every_other, one_for_all };
+constexpr Layout layouts[] = {Layout::contiguous, Layout::transposed, Layout::sliced, Layout::every_other,
+                              Layout::one_for_all};
+
+template <class T>
+struct Matrices {
+  std::vector<T> memory;
+  Shape shape;
+  Strides strides;
+
+  Matrices(Index batch, Index rows, Index columns, Layout layout, std::uint64_t seed) : shape{batch, rows, columns} {
+    strides = {rows * columns, columns, 1};
+    Index size = batch * rows * columns;
+    if (layout == Layout::transposed) strides = {rows * columns, 1, rows};
+    if (layout == Layout::one_for_all) strides[0] = 0;
+    if (layout == Layout::sliced) strides = {rows * (columns + 3), columns + 3, 1}, size = batch * rows * (columns + 3);
+    if (layout == Layout::every_other) strides = {2 * rows * columns, 2 * columns, 2}, size *= 2;
+    memory = uniform<T>(size, -1, 1, seed);
+  }
+  In<T, cpu> in() const { return {memory.data(), shape, strides}; }
+  In<T, cpu> first() const { return {memory.data(), {shape[1], shape[2]}, {strides[1], strides[2]}}; }
+  double operator()(Index b, Index i, Index j) const {
+    return static_cast<double>(memory[static_cast<std::size_t>(b * strides[0] + i * strides[1] + j * strides[2])]);
+  }
+};
+
+/// A sum of K products of values below 1 in steps of 1/2 ulp: pieces of 384, then their sum; bf16 results are rounded once.
+template <class TC>
+double bound(Index K, double value) {
+  const double ulp = std::is_same_v<TC, double> ? 0x1p-53 : 0x1p-24;
+  const double rounding = std::is_same_v<TC, bf16> ? 0x1p-8 : ulp;
+  return ulp * 8 * (1 + std::sqrt(static_cast<double>(K)) * 4) + rounding * std::abs(value);
+}
+
+template <class TA, class TB, class TC>
+void check_product(Index batch, Index M, Index K, Index N, Layout a_layout, Layout b_layout, int beta, bool with_bias) {
+  INFO(batch << " of " << M << " x " << K << " x " << N << ", layouts " << static_cast<int>(a_layout) << " "
+             << static_cast<int>(b_layout) << ", beta " << beta << ", bias " << with_bias);
+  const Matrices<TA> a(batch, M, K, a_layout, 1);
+  const Matrices<TB> b(batch, K, N, b_layout, 2);
+  const auto bias = uniform<TB>(N, -1, 1, 3);
+  const auto before = uniform<TC>(batch * M * (N + 1), -1, 1, 4);
+  auto c = before;
+  kernels::matmul<TA, TB, TC>(cpu{}, a.in(), b.in(), {c.data(), {batch, M, N}, {M * (N + 1), N + 1, 1}, beta},
+                              with_bias ? In<TB, cpu>{bias.data(), {N}, {1}} : In<TB, cpu>{});
+  double worst = 0;  // in bounds
+  bool outside_untouched = true;
+  for (Index s = 0; s < batch; ++s)
+    for (Index i = 0; i < M; ++i) {
+      const auto at = static_cast<std::size_t>((s * M + i) * (N + 1));
+      for (Index j = 0; j < N; ++j) {
+        const std::size_t x = at + static_cast<std::size_t>(j);
+        double sum = with_bias ? static_cast<double>(bias[static_cast<std::size_t>(j)]) : 0.0;
+        for (Index k = 0; k < K; ++k) sum += a(s, i, k) * b(s, k, j);
+        if (beta) sum += static_cast<double>(before[x]);
+        const double error = std::abs(static_cast<double>(c[x]) - sum) / bound<TC>(K, sum);
+        if (!(error <= worst)) worst = error;
+      }
+      const auto end = at + static_cast<std::size_t>(N);
+      outside_untouched = outside_untouched && std::memcmp(&c[end], &before[end], sizeof(TC)) == 0;
+    }
+  CHECK(worst <= 1);
+  CHECK(outside_untouched);
+}
+
+template <class TA, class TB, class TC>
+void check_products() {
+  for (const auto [batch, M, K, N] : {std::array<Index, 4>{1, 1, 1, 1}, {1, 0, 3, 2}, {1, 3, 0, 2}, {0, 2, 2, 2},
+                                      {1, 2, 5, 0}, {2, 1, 0, 5}, {3, 5, 7, 9}, {1, 1, 770, 97}, {1, 7, 385, 64},
+                                      {2, 33, 20, 66}, {1, 65, 400, 80}, {4, 9, 768, 17}})
+    for (const Layout a : layouts)
+      for (const Layout b : layouts)
+        for (int beta : {0, 1}) check_product<TA, TB, TC>(batch, M, K, N, a, b, beta, (M + K + beta) % 2 == 0);
+  check_product<TA, TB, TC>(1, 300, 401, 820, Layout::contiguous, Layout::transposed, 0, true);
+  check_product<TA, TB, TC>(1, 530, 1000, 65, Layout::transposed, Layout::contiguous, 1, false);
+}
+
+/// c = a b for contiguous or transposed operands, as a vector.
+template <class T>
+std::vector<T> product(const std::vector<T>& a, const std::vector<T>& b, Index M, Index K, Index N, bool a_transposed,
+                       bool b_transposed, int beta = 0) {
+  auto c = uniform<T>(M * N, -1, 1, 9);
+  kernels::matmul<T, T, T>(cpu{}, {a.data(), {M, K}, a_transposed ? Strides{1, M} : Strides{K, 1}},
+                           {b.data(), {K, N}, b_transposed ? Strides{1, K} : Strides{N, 1}},
+                           {c.data(), {M, N}, {N, 1}, beta});
+  return c;
+}
+
+template <class T>
+std::vector<T> transposed(const std::vector<T>& x, Index rows, Index columns) {
+  std::vector<T> y(x.size());
+  for (Index i = 0; i < rows; ++i)
+    for (Index j = 0; j < columns; ++j)
+      y[static_cast<std::size_t>(j * rows + i)] = x[static_cast<std::size_t>(i * columns + j)];
+  return y;
+}
+
+}  // namespace
+
+TEST_CASE("matmul, float") { check_products<float, float, float>(); }
+TEST_CASE("matmul, double") { check_products<double, double, double>(); }
+TEST_CASE("matmul, bf16") { check_products<bf16, bf16, bf16>(); }
+TEST_CASE("matmul, bf16 operands into float") { check_products<bf16, bf16, float>(); }
+TEST_CASE("matmul, float times bf16") { check_products<float, bf16, float>(); }
+TEST_CASE("matmul, bf16 times float into bf16") { check_products<bf16, float, bf16>(); }
+
+TEST_CASE("matmul: nobody wants c") {
+  const auto a = uniform(4);
+  kernels::matmul<float, float, float>(cpu{}, {a.data(), {2, 2}, {2, 1}}, {a.data(), {2, 2}, {2, 1}}, {});
+}
+
+TEST_CASE("matmul: leading axes of higher rank, and those that fold into rows") {
+  // (2, 3, 4, 5) (2, 3, 5, 6), b expanded over the second axis, then over both.
+  const auto a = uniform(2 * 3 * 4 * 5, -1, 1, 1), b = uniform(2 * 5 * 6, -1, 1, 2);
+  for (Index outer : {30, 0}) {
+    std::vector<float> c(2 * 3 * 4 * 6);
+    kernels::matmul<float, float, float>(cpu{}, {a.data(), {2, 3, 4, 5}, {60, 20, 5, 1}},
+                                         {b.data(), {2, 3, 5, 6}, {outer, 0, 6, 1}},
+                                         {c.data(), {2, 3, 4, 6}, {72, 24, 6, 1}});
+    for (Index s = 0; s < 6; ++s) {
+      const std::vector<float> a_s(a.begin() + s * 20, a.begin() + s * 20 + 20);
+      const std::vector<float> b_s(b.begin() + s / 3 * outer, b.begin() + s / 3 * outer + 30);
+      const std::vector<float> c_s(c.begin() + s * 24, c.begin() + s * 24 + 24);
+      CHECK(same_bits(c_s, product(a_s, b_s, 4, 5, 6, false, false)));
+    }
+  }
+}
+
+TEST_CASE("matmul: any number of threads") {
+  const auto a = uniform(130 * 800, -1, 1, 1), b = uniform(800 * 200, -1, 1, 2);
+  for (bool ta : {false, true})
+    for (bool tb : {false, true}) same_for_any_threads([&] { return product(a, b, 130, 800, 200, ta, tb, 1); });
+  const auto wide = uniform<double>(700 * 1000, -1, 1, 3), row = uniform<double>(700, -1, 1, 4);
+  same_for_any_threads([&] { return product(row, wide, 1, 700, 1000, false, true); });
+}
+
+TEMPLATE_TEST_CASE("matmul: a row's bits do not depend on how many rows or columns there are, nor on the layout", "", float,
+                   double, bf16) {
+  const Index M = 300, K = 900, N = 850;
+  const auto a = uniform<TestType>(M * K, -1, 1, 1), b = uniform<TestType>(K * N, -1, 1, 2);
+  const auto whole = product(a, b, M, K, N, false, false);
+  CHECK(same_bits(whole, product(transposed(a, M, K), b, M, K, N, true, false)));
+  CHECK(same_bits(whole, product(a, transposed(b, K, N), M, K, N, false, true)));
+  for (Index rows : {1, 2, 3, 8, 9, 17, 64, 257})
+    for (bool b_transposed : {false, true}) {
+      INFO("rows " << rows << ", b transposed " << b_transposed);
+      const std::vector<TestType> top(a.begin(), a.begin() + rows * K), expected(whole.begin(), whole.begin() + rows * N);
+      CHECK(same_bits(expected, product(top, b_transposed ? transposed(b, K, N) : b, rows, K, N, false, b_transposed)));
+    }
+  const auto b_T = transposed(b, K, N);
+  for (Index columns : {1, 15, 16, 47, 49, 65, 500}) {
+    INFO("columns " << columns);
+    const std::vector<TestType> left(b_T.begin(), b_T.begin() + columns * K);
+    std::vector<TestType> expected;
+    for (Index i = 0; i < M; ++i) expected.insert(expected.end(), whole.begin() + i * N, whole.begin() + i * N + columns);
+    CHECK(same_bits(expected, product(a, left, M, K, columns, false, true)));
+  }
+}
+
+TEST_CASE("matmul: beta adds the whole sum once") {
+  const Index M = 20, K = 1000, N = 70;
+  const auto a = uniform(M * K, -1, 1, 1), b = uniform(K * N, -1, 1, 2);
+  auto expected = product(a, b, M, K, N, false, false);
+  const auto before = uniform(M * N, -1, 1, 9);
+  for (std::size_t i = 0; i < expected.size(); ++i) expected[i] = before[i] + expected[i];
+  CHECK(same_bits(expected, product(a, b, M, K, N, false, false, 1)));
+}
+
+TEMPLATE_TEST_CASE("grouped_matmul and its weight gradient: each expert's rows, as matmul has them", "", float, double,
+                   bf16) {
+  using T = TestType;
+  using Grad = param_grad_t<T>;
+  const Index E = 5, K = 70, M = 51, N = 420;
+  const std::vector<std::int64_t> offsets = {0, 0, 300, 303, 303, 400};  // two without rows; rows 400 .. 419 are nobody's
+  const In<std::int64_t, cpu> offsets_in{offsets.data(), {E + 1}, {1}};
+  const auto x = uniform<T>(N * K, -1, 1, 1), w = uniform<T>(E * K * M, -1, 1, 2), dy = uniform<T>(N * M, -1, 1, 3);
+
+  for (int beta : {0, 1})
+    for (bool w_transposed : {false, true}) {
+      const auto y = same_for_any_threads([&] {
+        auto out = uniform<T>(N * M, -1, 1, 4);
+        kernels::grouped_matmul<T, T, T>(cpu{}, {x.data(), {N, K}, {K, 1}},
+                                         {w.data(), {E, K, M}, w_transposed ? Strides{K * M, 1, K} : Strides{K * M, M, 1}},
+                                         offsets_in, {out.data(), {N, M}, {M, 1}, beta});
+        return out;
+      });
+      auto expected = uniform<T>(N * M, -1, 1, 4);
+      for (Index e = 0; e < E; ++e) {
+        const Index row = offsets[static_cast<std::size_t>(e)], rows = offsets[static_cast<std::size_t>(e + 1)] - row;
+        kernels::matmul<T, T, T>(cpu{}, {x.data() + row * K, {rows, K}, {K, 1}},
+                                 {w.data() + e * K * M, {K, M}, w_transposed ? Strides{1, K} : Strides{M, 1}},
+                                 {expected.data() + row * M, {rows, M}, {M, 1}, beta});
+      }
+      CHECK(same_bits(y, expected));
+    }
+
+  for (int beta : {0, 1})
+    for (bool dw_transposed : {false, true}) {
+      const Strides strides = dw_transposed ? Strides{K * M, 1, K} : Strides{K * M, M, 1};
+      const auto dw = same_for_any_threads([&] {
+        auto out = uniform<Grad>(E * K * M, -1, 1, 5);
+        kernels::grouped_matmul_weight_gradient<T, T, Grad>(cpu{}, {x.data(), {N, K}, {K, 1}}, {dy.data(), {N, M}, {M, 1}},
+                                                            offsets_in, {out.data(), {E, K, M}, strides, beta});
+        return out;
+      });
+      auto expected = uniform<Grad>(E * K * M, -1, 1, 5);
+      for (Index e = 0; e < E; ++e) {
+        const Index row = offsets[static_cast<std::size_t>(e)], rows = offsets[static_cast<std::size_t>(e + 1)] - row;
+        std::vector<Grad> sum(static_cast<std::size_t>(K * M));
+        kernels::matmul<T, T, Grad>(cpu{}, {x.data() + row * K, {K, rows}, {1, K}},
+                                    {dy.data() + row * M, {rows, M}, {M, 1}}, {sum.data(), {K, M}, {M, 1}});
+        for (Index k = 0; k < K; ++k)
+          for (Index m = 0; m < M; ++m) {
+            Grad& to = expected[static_cast<std::size_t>(e * strides[0] + k * strides[1] + m * strides[2])];
+            put(to, sum[static_cast<std::size_t>(k * M + m)], beta);
+          }
+      }
+      CHECK(same_bits(dw, expected));
+    }
+}
+
+TEST_CASE("grouped_matmul: no rows, no experts") {
+  const std::vector<std::int64_t> offsets = {0, 0, 0};
+  const auto w = uniform(2 * 3 * 4);
+  std::vector<float> dw(24, 1.0f);
+  const float none = 0;
+  float nowhere = 0;
+  kernels::grouped_matmul<float, float, float>(cpu{}, {&none, {0, 3}, {3, 1}}, {w.data(), {2, 3, 4}, {12, 4, 1}},
+                                               {offsets.data(), {3}, {1}}, {&nowhere, {0, 4}, {4, 1}});
+  kernels::grouped_matmul_weight_gradient<float, float, float>(cpu{}, {&none, {0, 3}, {3, 1}}, {&none, {0, 4}, {4, 1}},
+                                                               {offsets.data(), {3}, {1}},
+                                                               {dw.data(), {2, 3, 4}, {12, 4, 1}, 0});
+  CHECK(dw == std::vector<float>(24, 0.0f));
+}
