@@ -1,9 +1,9 @@
-// Matrix multiplication against the machine's FMA roof, measured beside each case: our kernel, and with WEFT_ONEDNN oneDNN's
-// dnnl_sgemm alone. Layouts: NN forward, NT the gradient of the input, TN the gradient of the weight.
+// Matrix multiplication against the machine's FMA roof, measured beside each case: our kernel and, with WEFT_ONEDNN,
+// oneDNN's dnnl_sgemm alone. Layouts: NN forward, NT the gradient of the input, TN the gradient of the weight.
 #include <benchmark/benchmark.h>
 
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "roof.hpp"
 #include "weft/kernels/cpu/matmul.hpp"
@@ -20,16 +20,20 @@ struct Case {
   bool a_transposed, b_transposed;
 };
 
+/// Memory as tensors have it, with values in [-1, 1).
 template <class T>
-std::vector<T> values(Index n) {
-  std::vector<T> x(static_cast<std::size_t>(n));
-  std::uint32_t state = 1;
-  for (T& v : x) v = static_cast<T>(static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-23f - 1.0f);
-  return x;
-}
+struct Values : Scratch<T> {
+  explicit Values(Index n) : Scratch<T>(n) {
+    std::uint32_t state = 1;
+    for (Index i = 0; i < n; ++i) {
+      state = state * 1664525u + 1013904223u;
+      (*this)[i] = static_cast<T>(static_cast<float>(state >> 8) * 0x1p-23f - 1.0f);
+    }
+  }
+};
 
 template <class T>
-In<T, cpu> matrix(const std::vector<T>& x, Index rows, Index columns, bool transposed) {
+In<T, cpu> matrix(const Values<T>& x, Index rows, Index columns, bool transposed) {
   return {x.data(), {rows, columns}, transposed ? Strides{1, rows} : Strides{columns, 1}};
 }
 
@@ -44,8 +48,7 @@ void report(benchmark::State& state, const Case& c, double bytes) {
 
 template <class T>
 void weft_matmul(benchmark::State& state, Case c) {
-  const auto a = values<T>(c.M * c.K), b = values<T>(c.K * c.N);
-  std::vector<T> y(static_cast<std::size_t>(c.M * c.N));
+  const Values<T> a(c.M * c.K), b(c.K * c.N), y(c.M * c.N);
   for (auto _ : state) {
     kernels::matmul<T, T, T>(cpu{}, matrix(a, c.M, c.K, c.a_transposed), matrix(b, c.K, c.N, c.b_transposed),
                              Out<T, cpu>{y.data(), {c.M, c.N}, {c.N, 1}});
@@ -56,8 +59,7 @@ void weft_matmul(benchmark::State& state, Case c) {
 
 #if defined(WEFT_ONEDNN)
 void onednn_sgemm(benchmark::State& state, Case c) {
-  const auto a = values<float>(c.M * c.K), b = values<float>(c.K * c.N);
-  std::vector<float> y(static_cast<std::size_t>(c.M * c.N));
+  const Values<float> a(c.M * c.K), b(c.K * c.N), y(c.M * c.N);
   for (auto _ : state) {
     dnnl_sgemm(c.a_transposed ? 'T' : 'N', c.b_transposed ? 'T' : 'N', c.M, c.N, c.K, 1.0f, a.data(),
                c.a_transposed ? c.M : c.K, b.data(), c.b_transposed ? c.K : c.N, 0.0f, y.data(), c.N);

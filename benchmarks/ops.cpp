@@ -70,7 +70,7 @@ WEFT_BENCH(matmul_, C, 1, matmul(x, transpose(weights({F, C}))));
 WEFT_BENCH(attention_, C, 4, [&] { const auto h = reshape(x, {4, N / 4, 12, 64}); return attention(h, h, h); }());
 
 void bandwidth(benchmark::State& state) {
-  for (auto _ : state) state.counters["GB/s read+write"] = bench::bandwidth_bytes() * 1e-9;
+  for (auto _ : state) state.counters["GB/s read+write"] = roof::memory_bytes() * 1e-9;
 }
 BENCHMARK(bandwidth)->Iterations(3);
 

@@ -1,6 +1,6 @@
 // What this machine can do at most, measured in the same run as what it did: fused multiply-adds a second and bytes a
-// second from and to memory, with all of weft's threads. Shares of these roofs survive a change of machine or neighbours;
-// absolute figures do not.
+// second from and to memory, with all of weft's threads. Shares of these roofs survive a change of machine or of
+// neighbours; absolute figures do not.
 #pragma once
 
 #include <algorithm>
@@ -31,12 +31,11 @@ double best_rate(int rounds, double units, Work&& work) {
 /// Runs 12 independent chains of `n` multiply-adds; returns the floating-point operations done.
 inline double multiply_add(Index n) {
 #if defined(__x86_64__)
-  // Twelve chains hide a latency of four cycles at two or three a cycle. Zeros times zeros: no denormals, no heat but the
-  // ordinary. In assembly, so that no compiler folds or reorders it.
+  // Twelve chains hide a latency of four cycles at up to three a cycle; in assembly, so that no compiler folds them.
 #define WEFT_ROOF_LOOP(REGISTER)                                                                                   \
   Index left = n;                                                                                                  \
   __asm__ volatile(                                                                                                \
-      "vxorps %%xmm12, %%xmm12, %%xmm12\n vxorps %%xmm13, %%xmm13, %%xmm13\n"                                      \
+      "vzeroall\n"                                                                                                 \
       "1:\n" WEFT_ROOF_FMA(REGISTER, 0) WEFT_ROOF_FMA(REGISTER, 1) WEFT_ROOF_FMA(REGISTER, 2)                      \
       WEFT_ROOF_FMA(REGISTER, 3) WEFT_ROOF_FMA(REGISTER, 4) WEFT_ROOF_FMA(REGISTER, 5) WEFT_ROOF_FMA(REGISTER, 6)  \
       WEFT_ROOF_FMA(REGISTER, 7) WEFT_ROOF_FMA(REGISTER, 8) WEFT_ROOF_FMA(REGISTER, 9) WEFT_ROOF_FMA(REGISTER, 10) \
@@ -44,7 +43,7 @@ inline double multiply_add(Index n) {
       : "+r"(left)                                                                                                 \
       :                                                                                                            \
       : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12",  \
-        "xmm13", "cc")
+        "xmm13", "xmm14", "xmm15", "cc")
 #define WEFT_ROOF_FMA(REGISTER, i) "vfmadd231ps %%" REGISTER "12, %%" REGISTER "13, %%" REGISTER #i "\n"
   if (isa() == Isa::avx512) {
     WEFT_ROOF_LOOP("zmm");
@@ -76,7 +75,8 @@ inline double flops(int rounds = 5) {
   return best_rate(rounds, units, [&] { parallel(pieces, [](Index) { multiply_add(n); }); });
 }
 
-/// Bytes a second read and written by all threads, over an array far larger than the caches: each byte of it counts twice.
+/// Bytes a second read and written by all threads over an array far larger than the caches: each of its bytes counts
+/// twice.
 inline double memory_bytes(int rounds = 5) {
   constexpr Index n = Index{64} << 20, part = 1 << 16;
   const std::unique_ptr<float[]> memory(new float[static_cast<std::size_t>(n)]);

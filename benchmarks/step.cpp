@@ -27,7 +27,7 @@ void step(benchmark::State& state, nn::TransformerConfig config, Index B, Index 
   };
   run(), run();  // the first steps fill the allocator's lists
 
-  const double roof = bench::fma_roof_flops();
+  const double roof = roof::flops();
   rusage before{}, after{};
   getrusage(RUSAGE_SELF, &before);
   for (auto _ : state) run();

@@ -3,6 +3,12 @@
 
 add_library(weft_develop INTERFACE)
 target_compile_options(weft_develop INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  target_compile_options(weft_develop INTERFACE -Wno-restrict)  # at -O3 it warns of the inside of std::string's operator+
+endif()
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  target_compile_options(weft_develop INTERFACE -Wno-pass-failed)  # double exp is a call of libm, which no vector pragma can change
+endif()
 if(WEFT_SANITIZE)
   add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=address,undefined)

@@ -1,15 +1,19 @@
 # The library's two targets. weft::weft is the headers; weft::compiled is the same headers with the common instantiations
-# compiled once, which makes programs compile several times faster. Used in the source tree and by an installed package.
+# compiled once, which makes programs compile several times faster. Used in the source tree and by an installed package, which
+# sets WEFT_INCLUDE_DIR and WEFT_SOURCE: both are built with the flags of the project that uses them.
 
 if(NOT DEFINED WEFT_INCLUDE_DIR)
   set(WEFT_INCLUDE_DIR ${CMAKE_CURRENT_SOURCE_DIR}/include)
   set(WEFT_SOURCE ${CMAKE_CURRENT_LIST_DIR}/weft.cpp)
 endif()
+if(NOT DEFINED WEFT_OPENMP)
+  set(WEFT_OPENMP ON)
+endif()
 
 add_library(weft INTERFACE)
 add_library(weft::weft ALIAS weft)
 target_compile_features(weft INTERFACE cxx_std_20)
-target_include_directories(weft INTERFACE $<BUILD_INTERFACE:${WEFT_INCLUDE_DIR}> $<INSTALL_INTERFACE:include>)
+target_include_directories(weft INTERFACE ${WEFT_INCLUDE_DIR})
 # A multiplication and an addition are fused only where the source says so: the same bits wherever the compiler inlines them.
 target_compile_options(weft INTERFACE -ffp-contract=off)
 
@@ -26,19 +30,34 @@ if(WEFT_OPENMP)
   endif()
 endif()
 
-if(NOT WEFT_ONEDNN STREQUAL "OFF")
+if(WEFT_ONEDNN)
   find_path(WEFT_DNNL_INCLUDE dnnl.h)
   find_library(WEFT_DNNL_LIBRARY dnnl)
-  if(WEFT_DNNL_INCLUDE AND WEFT_DNNL_LIBRARY)
-    target_compile_definitions(weft INTERFACE WEFT_ONEDNN)
-    target_include_directories(weft SYSTEM INTERFACE ${WEFT_DNNL_INCLUDE})
-    target_link_libraries(weft INTERFACE ${WEFT_DNNL_LIBRARY})
-  elseif(NOT WEFT_ONEDNN STREQUAL "AUTO")
+  if(NOT WEFT_DNNL_INCLUDE OR NOT WEFT_DNNL_LIBRARY)
     message(FATAL_ERROR "weft: oneDNN was not found. Install libdnnl-dev, or configure with -DWEFT_ONEDNN=OFF.")
   endif()
+  target_compile_definitions(weft INTERFACE WEFT_ONEDNN)
+  target_include_directories(weft SYSTEM INTERFACE ${WEFT_DNNL_INCLUDE})
+  target_link_libraries(weft INTERFACE ${WEFT_DNNL_LIBRARY})
 endif()
 
-add_library(weft_compiled STATIC EXCLUDE_FROM_ALL ${WEFT_SOURCE})
+# Only weft/io and what includes it need these two; a program of tensors and ops builds without them.
+find_path(WEFT_JSON_INCLUDE nlohmann/json.hpp)
+find_path(WEFT_XXHASH_INCLUDE xxhash.h)
+foreach(directory ${WEFT_JSON_INCLUDE} ${WEFT_XXHASH_INCLUDE})
+  if(directory)
+    target_include_directories(weft SYSTEM INTERFACE ${directory})
+  endif()
+endforeach()
+
+# One file a part, so that several cores can compile them.
+set(weft_parts "")
+foreach(part bf16 float double model_float model_bf16 io integers)
+  file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/weft_compiled/${part}.cpp
+       CONTENT "#define WEFT_PART_${part}\n#include \"@WEFT_SOURCE@\"\n" @ONLY)
+  list(APPEND weft_parts ${CMAKE_CURRENT_BINARY_DIR}/weft_compiled/${part}.cpp)
+endforeach()
+add_library(weft_compiled STATIC EXCLUDE_FROM_ALL ${weft_parts})
 add_library(weft::compiled ALIAS weft_compiled)
 target_link_libraries(weft_compiled PUBLIC weft)
 target_compile_definitions(weft_compiled INTERFACE WEFT_COMPILED)

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-bash cmake/install-packages.sh g++ cmake ninja-build libdnnl-dev nlohmann-json3-dev libxxhash-dev libcli11-dev
+bash cmake/install-packages.sh g++ cmake ninja-build nlohmann-json3-dev libxxhash-dev libcli11-dev
 
 # A build folder that tests/run.sh has made keeps its tests.
 [ -f build/CMakeCache.txt ] || cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DWEFT_BUILD_TESTS=OFF

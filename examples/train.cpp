@@ -104,6 +104,7 @@ int train_model(const Options& o, const io::Newest& checkpoint) {
     const optim::GradientNorm norm = adamw.step({.lr = report.lr, .clip = 1.0});
     if (!norm.finite()) {
       progress.finish();
+      save();
       std::fprintf(stderr, "step %lld: the loss or its gradient is not finite; the weights are those of the step before.\n%s\n",
                    static_cast<long long>(done + 1), find_cause(model, batches, done).c_str());
       return 4;

@@ -39,6 +39,9 @@
 /// for the instruction set of the function it is called in (core/simd.hpp).
 #define WEFT_INLINE __attribute__((always_inline))
 
+/// Written before a function that many places call and none is faster for holding: it is compiled once, not in each.
+#define WEFT_OUTLINE __attribute__((noinline))
+
 namespace weft::inline WEFT_ABI {
 
 /// Sizes, strides and positions: signed, so that differences and reverse loops are safe.

@@ -32,19 +32,20 @@ struct MemoryError : Error { using Error::Error; };   ///< an allocation that fa
 struct TapeError : Error { using Error::Error; };     ///< a tape used against its rules
 
 /// "[op] problem\n  at file:line in module\n  hint: what to do"; the module and the hint only where there are any.
-inline std::string error_text(std::string_view op, std::string_view problem, Where where, std::string_view hint = {},
+WEFT_OUTLINE inline std::string error_text(std::string_view op, std::string_view problem, Where where, std::string_view hint = {},
                               const Scope& scope = current_scope()) {
   const Where line = users_line(where, scope);
-  std::string text = "[" + std::string(op) + "] " + std::string(problem);
-  if (line.line != 0) text += "\n  at " + std::string(line.file) + ":" + std::to_string(line.line);
-  if (line.line != 0 && scope.path != nullptr && !scope.path->empty()) text += " in " + *scope.path;
-  if (!hint.empty()) text += "\n  hint: " + std::string(hint);
+  std::string text = "[";
+  text.append(op).append("] ").append(problem);
+  if (line.line != 0) text.append("\n  at ").append(line.file).append(":").append(std::to_string(line.line));
+  if (line.line != 0 && scope.path != nullptr && !scope.path->empty()) text.append(" in ").append(*scope.path);
+  if (!hint.empty()) text.append("\n  hint: ").append(hint);
   return text;
 }
 
 /// Throws E with error_text.
 template <class E>
-[[noreturn]] void fail(std::string_view op, std::string_view problem, Where where, std::string_view hint = {}) {
+[[noreturn, gnu::cold]] WEFT_OUTLINE void fail(std::string_view op, std::string_view problem, Where where, std::string_view hint = {}) {
   throw E(error_text(op, problem, where, hint));
 }
 

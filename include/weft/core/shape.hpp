@@ -16,7 +16,7 @@ class Dims {
  public:
   constexpr Dims() = default;
   constexpr Dims(std::initializer_list<Index> values) : Dims(std::span<const Index>(values.begin(), values.size())) {}
-  constexpr explicit Dims(std::span<const Index> values) {
+  WEFT_OUTLINE constexpr explicit Dims(std::span<const Index> values) {
     if (values.size() > max_rank) throw ShapeError("[shape] expected at most 8 axes, got " + std::to_string(values.size()));
     for (Index v : values) values_[rank_++] = v;
   }
@@ -32,20 +32,20 @@ class Dims {
   constexpr Index back() const { return values_[rank_ - 1]; }
   constexpr const Index* begin() const { return values_; }
   constexpr const Index* end() const { return values_ + rank_; }
-  constexpr void push_back(Index value) {
+  WEFT_OUTLINE constexpr void push_back(Index value) {
     if (rank_ == max_rank) throw ShapeError("[shape] expected at most 8 axes, got 9");
     values_[rank_++] = value;
   }
-  constexpr void insert(Index axis, Index value) {
+  WEFT_OUTLINE constexpr void insert(Index axis, Index value) {
     push_back(value);
     for (Index a = rank_ - 1; a > axis; --a) values_[a] = values_[a - 1];
     values_[axis] = value;
   }
-  constexpr void erase(Index axis) {
+  WEFT_OUTLINE constexpr void erase(Index axis) {
     for (Index a = axis; a + 1 < rank_; ++a) values_[a] = values_[a + 1];
     --rank_;
   }
-  friend constexpr bool operator==(const Dims& a, const Dims& b) {
+  WEFT_OUTLINE friend constexpr bool operator==(const Dims& a, const Dims& b) {
     if (a.rank_ != b.rank_) return false;
     for (Index i = 0; i < a.rank_; ++i)
       if (a[i] != b[i]) return false;
@@ -61,7 +61,7 @@ using Shape = Dims;
 using Strides = Dims;
 
 /// The product of the extents; 1 for a scalar. Throws ShapeError where an extent is negative or the product overflows.
-constexpr Index numel(const Shape& shape) {
+WEFT_OUTLINE constexpr Index numel(const Shape& shape) {
   Index n = 1;
   bool empty = false;
   for (Index extent : shape) {
@@ -79,7 +79,7 @@ constexpr Index leading(Shape shape) {
 }
 
 /// Row-major strides, in elements: the last axis is the fastest.
-constexpr Strides row_major(const Shape& shape) {
+WEFT_OUTLINE constexpr Strides row_major(const Shape& shape) {
   Strides strides = shape;
   Index step = 1;
   for (Index a = shape.rank() - 1; a >= 0; --a) {
@@ -90,7 +90,7 @@ constexpr Strides row_major(const Shape& shape) {
 }
 
 /// True iff the elements lie one after the other in row-major order.
-constexpr bool is_contiguous(const Shape& shape, const Strides& strides) {
+WEFT_OUTLINE constexpr bool is_contiguous(const Shape& shape, const Strides& strides) {
   Index step = 1;
   for (Index a = shape.rank() - 1; a >= 0; --a) {
     if (shape[a] == 0) return true;
@@ -101,7 +101,7 @@ constexpr bool is_contiguous(const Shape& shape, const Strides& strides) {
 }
 
 /// "(2, 3)"; "()" for a scalar.
-inline std::string to_string(const Dims& dims) {
+WEFT_OUTLINE inline std::string to_string(const Dims& dims) {
   std::string text = "(";
   for (Index a = 0; a < dims.rank(); ++a) text += (a ? ", " : "") + std::to_string(dims[a]);
   return text + ")";

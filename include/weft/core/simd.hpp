@@ -50,6 +50,9 @@ inline Isa isa() {
 #define WEFT_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,prefer-vector-width=512")))
 #endif
 #define WEFT_AVX2 __attribute__((target("avx2,fma")))
+#define WEFT_BASE __attribute__((cold))  // x86 without AVX2 ended about 2013: it must work, and not cost compile time
+#else
+#define WEFT_BASE
 #endif
 
 namespace detail {
@@ -58,7 +61,7 @@ namespace detail {
 template <class Body> WEFT_AVX512 __attribute__((noinline)) void run_avx512(Body body) { body(); }
 template <class Body> WEFT_AVX2 __attribute__((noinline)) void run_avx2(Body body) { body(); }
 #endif
-template <class Body> __attribute__((noinline)) void run_base(Body body) { body(); }
+template <class Body> WEFT_BASE __attribute__((noinline)) void run_base(Body body) { body(); }
 }  // namespace detail
 
 /// Runs `body`, a lambda `[=]() WEFT_INLINE { ... }` that captures plain values, at the processor's full vector width.

@@ -2,6 +2,7 @@
 // gradient keeps no activation alive. Views write into their root's buffer; nothing is zeroed that will be assigned.
 #pragma once
 
+#include <limits>
 #include <memory>
 
 #include "weft/core/dtype.hpp"
@@ -56,6 +57,7 @@ struct Slot : Counted {
   bool leaf = false;         ///< true iff no op made the tensor, so that the gradient stays for a user or an optimizer
   std::uint64_t tape = 0;    ///< the serial number of the tape that recorded it
   Index pending = 0;         ///< writes that are recorded and have not run
+  bool inside = false;       ///< true iff a checkpoint's first pass made it
   Sink* sink = nullptr;
   const std::string* name = nullptr;  ///< a parameter's path
   std::unique_ptr<GradientHook> hooks;
@@ -76,10 +78,11 @@ inline Strides dense_like(const Shape& shape, const Strides& strides) {
   Strides dense = strides;
   bool done[max_rank] = {};
   Index step = 1;
+  const auto slow = [&](Index a) { return strides[a] > 0 ? strides[a] : std::numeric_limits<Index>::max(); };  // repeated: outermost
   for (Index n = 0; n < shape.rank(); ++n) {
     Index fastest = -1;
     for (Index a = shape.rank() - 1; a >= 0; --a)
-      if (!done[a] && (fastest < 0 || strides[a] < strides[fastest])) fastest = a;
+      if (!done[a] && (fastest < 0 || slow(a) < slow(fastest))) fastest = a;
     done[fastest] = true;
     dense[fastest] = step;
     step *= shape[fastest] > 0 ? shape[fastest] : 1;

@@ -34,7 +34,7 @@ class Allocator {
   Allocator& operator=(const Allocator&) = delete;
 
   /// A block of at least `bytes`, 64-byte aligned, uninitialised. Throws MemoryError.
-  void* allocate(std::size_t bytes) {
+  WEFT_OUTLINE void* allocate(std::size_t bytes) {
     const int size_class = class_of(bytes);
     Block*& list = free_[size_class];
     if (list == nullptr && foreign_ != nullptr) collect_foreign();
@@ -62,7 +62,7 @@ class Allocator {
   }
 
   /// Gives a block of `bytes` back; from any thread, and also after the allocator's own thread has ended.
-  void release(void* data, std::size_t bytes) {
+  WEFT_OUTLINE void release(void* data, std::size_t bytes) {
     if (this == mine_or_null()) return put_back(data, class_of(bytes));
     bool last = false;
     {
@@ -176,6 +176,20 @@ class Allocator {
   Block* foreign_ = nullptr;  // blocks that other threads gave back
 };
 
+/// The caching allocator for standard containers: one that grows and dies in every step makes no heap call. Stays on its thread.
+template <class T>
+struct CachedAllocator {
+  using value_type = T;
+  Allocator* home = &Allocator::mine();
+
+  CachedAllocator() = default;
+  template <class U>
+  CachedAllocator(const CachedAllocator<U>& other) : home(other.home) {}
+  T* allocate(std::size_t n) { return static_cast<T*>(home->allocate(n * sizeof(T))); }
+  void deallocate(T* data, std::size_t n) { home->release(data, n * sizeof(T)); }
+  friend bool operator==(const CachedAllocator& a, const CachedAllocator& b) { return a.home == b.home; }
+};
+
 /// A counting pointer to an object that lives in a block of the caching allocator. The count is plain: a handle lives on
 /// its rank's thread.
 template <class T>
@@ -211,7 +225,7 @@ class Ref {
   friend bool operator==(const Ref& a, const Ref& b) { return a.object_ == b.object_; }
 
  private:
-  void destroy() {
+  WEFT_OUTLINE void destroy() {
     Allocator* home = object_->home;
     object_->~T();
     home->release(object_, sizeof(T));

@@ -32,12 +32,19 @@ class Tensor {
 
   Tensor() = default;  ///< holds nothing, not even a shape
   /// Uninitialised elements; with `dropped`, a block that must be materialised before its elements are touched.
-  explicit Tensor(const Shape& shape, bool dropped = false)
+  WEFT_OUTLINE explicit Tensor(const Shape& shape, bool dropped = false)
       : storage_(Ref<Storage>::make(static_cast<std::size_t>(weft::numel(shape)) * sizeof(T), !dropped)),
         shape_(shape), strides_(row_major(shape)) {}
   /// A view of other elements of a block.
-  Tensor(Ref<Storage> storage, Index offset, const Shape& shape, const Strides& strides)
+  WEFT_OUTLINE Tensor(Ref<Storage> storage, Index offset, const Shape& shape, const Strides& strides)
       : storage_(std::move(storage)), offset_(offset), shape_(shape), strides_(strides) {}
+
+  // Written out so that they are compiled once a type, and not inlined at the hundreds of places that pass tensors around.
+  WEFT_OUTLINE Tensor(const Tensor&) = default;
+  WEFT_OUTLINE Tensor(Tensor&&) noexcept = default;
+  WEFT_OUTLINE Tensor& operator=(const Tensor&) = default;
+  WEFT_OUTLINE Tensor& operator=(Tensor&&) noexcept = default;
+  WEFT_OUTLINE ~Tensor() {}
 
   bool defined() const { return static_cast<bool>(storage_); }
   const Shape& shape() const { return shape_; }
@@ -50,7 +57,7 @@ class Tensor {
   const Ref<Storage>& storage() const { return storage_; }
 
   /// The first element. Throws MemoryError where the block is dropped or the handle holds nothing.
-  T* data() const {
+  WEFT_OUTLINE T* data() const {
     if (!storage_) throw MemoryError("[tensor] expected a tensor, got a handle that holds nothing");
     if (storage_->data == nullptr)
       throw MemoryError("[tensor] the block of a tensor of shape " + to_string(shape_) +
@@ -58,8 +65,8 @@ class Tensor {
     return static_cast<T*>(storage_->data) + offset_;
   }
 
-  operator In<T, D>() const { return storage_ ? In<T, D>{data(), shape_, strides_} : In<T, D>{}; }
-  operator Out<T, D>() const { return storage_ ? Out<T, D>{data(), shape_, strides_, 0} : Out<T, D>{}; }
+  WEFT_OUTLINE operator In<T, D>() const { return storage_ ? In<T, D>{data(), shape_, strides_} : In<T, D>{}; }
+  WEFT_OUTLINE operator Out<T, D>() const { return storage_ ? Out<T, D>{data(), shape_, strides_, 0} : Out<T, D>{}; }
 
   /// The element at these coordinates. Throws ShapeError where they lie outside.
   template <class... I>
@@ -129,7 +136,7 @@ class Tensor {
     return *this;
   }
   /// The same elements without a gradient.
-  Tensor detach() const { return {storage_, offset_, shape_, strides_}; }
+  WEFT_OUTLINE Tensor detach() const { return {storage_, offset_, shape_, strides_}; }
 
   /// Calls f(offset of the element from data()) in row-major order.
   template <class F>
@@ -202,10 +209,10 @@ Tensor<T, D> from_vector(const std::vector<T>& values, const Shape& shape, Where
 }
 /// A vector along one axis: from_vector<float>({1, 2, 3}).
 template <class T, class D = default_device>
-Tensor<T, D> from_vector(const std::vector<T>& values, Where where = here()) {
-  return from_vector<T, D>(values, {static_cast<Index>(values.size())}, where);
+Tensor<T, D> from_vector(const std::vector<T>& values) {
+  return from_vector<T, D>(values, Shape{static_cast<Index>(values.size())});
 }
 template <class T, class D = default_device>
-Tensor<T, D> scalar(T value) { return from_vector<T, D>({value}, Shape{}); }
+Tensor<T, D> scalar(T value) { return from_span<T, D>(std::span<const T>(&value, 1), Shape{}); }
 
 }  // namespace weft::inline WEFT_ABI

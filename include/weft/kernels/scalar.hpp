@@ -19,11 +19,12 @@ struct Mul { WEFT_SCALAR S operator()(S a, S b) const { return static_cast<S>(a 
 struct Div {
   WEFT_SCALAR S operator()(S a, S b) const {
     if constexpr (std::is_integral_v<S>) {
-      if (b == 0) return S(0);
-      if constexpr (std::is_signed_v<S>)
-        if (b == -1) return static_cast<S>(std::make_unsigned_t<S>(0) - static_cast<std::make_unsigned_t<S>>(a));
+      const bool traps = (b == 0) | (std::is_signed_v<S> & (b == static_cast<S>(-1)));
+      const S quotient = static_cast<S>(a / (traps ? S(1) : b));
+      return b == 0 ? S(0) : traps ? static_cast<S>(std::uint64_t{0} - static_cast<std::uint64_t>(a)) : quotient;
+    } else {
+      return static_cast<S>(a / b);
     }
-    return static_cast<S>(a / b);
   }
 };
 struct Neg { WEFT_SCALAR S operator()(S x) const { return static_cast<S>(-x); } };

@@ -9,6 +9,7 @@ namespace weft::inline WEFT_ABI {
 template <class T, class D>
 Tensor<T, D> add(const Tensor<T, D>& a, const Tensor<T, D>& b, Where where = here()) {
   Op op("add", where);
+  op.one_gradient_at_a_time();
   Tensor<T, D> y(detail::broadcast_shape(op, a.shape(), b.shape()));
   kernels::map<kernels::Add, T, T, T>(D{}, {}, y, detail::expanded(a, y.shape()), detail::expanded(b, y.shape()));
   if constexpr (Real<T>)
@@ -25,6 +26,7 @@ Tensor<T, D> add(const Tensor<T, D>& a, const Tensor<T, D>& b, Where where = her
 template <class T, class D>
 Tensor<T, D> sub(const Tensor<T, D>& a, const Tensor<T, D>& b, Where where = here()) {
   Op op("sub", where);
+  op.one_gradient_at_a_time();
   Tensor<T, D> y(detail::broadcast_shape(op, a.shape(), b.shape()));
   kernels::map<kernels::Sub, T, T, T>(D{}, {}, y, detail::expanded(a, y.shape()), detail::expanded(b, y.shape()));
   if constexpr (Real<T>)
@@ -40,6 +42,7 @@ Tensor<T, D> sub(const Tensor<T, D>& a, const Tensor<T, D>& b, Where where = her
 template <class T, class D>
 Tensor<T, D> mul(const Tensor<T, D>& a, const Tensor<T, D>& b, Where where = here()) {
   Op op("mul", where);
+  op.one_gradient_at_a_time();
   Tensor<T, D> y(detail::broadcast_shape(op, a.shape(), b.shape()));
   kernels::map<kernels::Mul, T, T, T>(D{}, {}, y, detail::expanded(a, y.shape()), detail::expanded(b, y.shape()));
   if constexpr (Real<T>)
@@ -54,6 +57,7 @@ Tensor<T, D> mul(const Tensor<T, D>& a, const Tensor<T, D>& b, Where where = her
 template <class T, class D>
 Tensor<T, D> div(const Tensor<T, D>& a, const Tensor<T, D>& b, Where where = here()) {
   Op op("div", where);
+  op.one_gradient_at_a_time();
   Tensor<T, D> y(detail::broadcast_shape(op, a.shape(), b.shape()));
   kernels::map<kernels::Div, T, T, T>(D{}, {}, y, detail::expanded(a, y.shape()), detail::expanded(b, y.shape()));
   if constexpr (Real<T>)
@@ -74,6 +78,7 @@ Tensor<T, D> with_number(const char* name, const Tensor<T, D>& x, F f, DF df, Wh
   kernels::map<F, T, T>(D{}, f, y, x);
   if constexpr (Real<T>)
     return op.record(y, [dx = op.grad_of(x), df](const Tensor<T, D>& dy) {
+      (void)df;
       if constexpr (std::is_same_v<DF, kernels::Copy>) dx.take(dy);
       else kernels::map<DF, T, T>(D{}, df, dx, dy);
     });

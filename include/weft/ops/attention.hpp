@@ -18,13 +18,13 @@ Tensor<T, D> attention(const Tensor<T, D>& q, const Tensor<T, D>& k, const Tenso
   op.expect_rank("q (B, Tq, H, D)", q.shape(), 4);
   op.expect_rank("k (B, Tk, K, D)", k.shape(), 4);
   op.expect_shape("v", v.shape(), k.shape());
-  const std::string shapes = ", got q " + to_string(q.shape()) + " and k " + to_string(k.shape());
-  if (q.size(0) != k.size(0)) op.fail("expected one batch extent" + shapes);
-  if (q.size(3) != k.size(3)) op.fail("expected one head width" + shapes);
+  const auto mismatch = [&](const char* expected) { op.fail(expected + (", got q " + to_string(q.shape()) + " and k " + to_string(k.shape()))); };
+  if (q.size(0) != k.size(0)) mismatch("expected one batch extent");
+  if (q.size(3) != k.size(3)) mismatch("expected one head width");
   if (k.size(2) < 1 || q.size(2) % k.size(2) != 0)
-    op.fail("expected the number of query heads to be a multiple of the number of key heads" + shapes);
-  if (options.causal && q.size(1) > k.size(1)) op.fail("expected at most as many queries as keys under a causal mask" + shapes);
-  if (k.size(1) == 0 && q.numel() > 0) op.fail("expected at least one key" + shapes);
+    mismatch("expected the number of query heads to be a multiple of the number of key heads");
+  if (options.causal && q.size(1) > k.size(1)) mismatch("expected at most as many queries as keys under a causal mask");
+  if (k.size(1) == 0 && q.numel() > 0) mismatch("expected at least one key");
   const auto rows = [&](const Tensor<T, D>& x) { return x.strides().back() == 1 ? x : contiguous(x, false, where); };
   const Tensor<T, D> qr = rows(q), kr = rows(k), vr = rows(v);
   Tensor<T, D> y_BTHD = like(q);

@@ -50,6 +50,7 @@ Tensor<bool, D> greater_equal(const Tensor<T, D>& a, const Tensor<T, D>& b, Wher
 template <class T, class D>
 Tensor<T, D> where(const Tensor<bool, D>& condition, const Tensor<T, D>& a, const Tensor<T, D>& b, Where place = here()) {
   Op op("where", place);
+  op.one_gradient_at_a_time();
   const Shape shape = detail::broadcast_shape(op, condition.shape(), detail::broadcast_shape(op, a.shape(), b.shape()));
   Tensor<T, D> y(shape);
   kernels::map<kernels::Select, T, bool, T, T>(D{}, {}, y, detail::expanded(condition, shape), detail::expanded(a, shape),

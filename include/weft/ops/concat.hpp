@@ -9,6 +9,7 @@ namespace weft::inline WEFT_ABI {
 template <class T, class D>
 Tensor<T, D> concat(const std::vector<Tensor<T, D>>& parts, Index axis = 0, Where where = here()) {
   Op op("concat", where);
+  op.one_gradient_at_a_time();
   if (parts.empty()) op.fail("expected at least one part, got none");
   axis = op.axis(axis, parts[0].rank());
   Shape shape = parts[0].shape();
@@ -22,7 +23,7 @@ Tensor<T, D> concat(const std::vector<Tensor<T, D>>& parts, Index axis = 0, Wher
     shape[axis] += part.shape()[axis];
   }
   Tensor<T, D> y(shape);
-  std::vector<std::pair<Grad<T, D>, Index>> gradients;  // and where each part begins
+  std::vector<std::pair<Grad<T, D>, Index>, CachedAllocator<std::pair<Grad<T, D>, Index>>> gradients;  // and where each part begins
   Index begin = 0;
   for (const Tensor<T, D>& part : parts) {
     const Index end = begin + part.shape()[axis];

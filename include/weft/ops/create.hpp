@@ -23,9 +23,10 @@ Tensor<T, D> ones(const Shape& shape) { return full<T, D>(shape, static_cast<T>(
 /// start, start + 1, ..., start + n - 1.
 template <class T, class D = default_device>
 Tensor<T, D> arange(Index n, Index start = 0) {
-  std::vector<T> values(static_cast<std::size_t>(std::max<Index>(n, 0)));
-  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<T>(static_cast<stat_t<T>>(start + static_cast<Index>(i)));
-  return from_vector<T, D>(values);
+  static_assert(std::is_same_v<D, cpu>, "weft: written by the host");
+  Tensor<T, D> x({std::max<Index>(n, 0)});
+  for (Index i = 0; i < x.numel(); ++i) x.data()[i] = static_cast<T>(static_cast<stat_t<T>>(start + i));
+  return x;
 }
 
 /// Normally distributed; element i is a function of the seed and i alone.

@@ -28,17 +28,18 @@ Tensor<T, D> embedding(const Tensor<std::int64_t, D>& tokens, const Tensor<W, D>
   detail::expect_inside(op, "token", tokens, weight.shape()[0]);
   const Index C = weight.shape()[1];
   const Tensor<std::int64_t, D> index = reshape(contiguous(tokens, false, where), {tokens.numel()}, where);
+  const Tensor<W, D> table = C > 1 && weight.strides()[1] != 1 ? contiguous(weight, false, where) : weight;
   Shape shape = tokens.shape();
   shape.push_back(C);
   Tensor<T, D> y(shape);
   if constexpr (std::is_same_v<T, W>) {
-    kernels::take<T>(D{}, weight, index, Out<T, D>{y.data(), {tokens.numel(), C}, {C, 1}, 0});
+    kernels::take<T>(D{}, table, index, Out<T, D>{y.data(), {tokens.numel(), C}, {C, 1}, 0});
   } else {
     const Tensor<W, D> rows({tokens.numel(), C});
-    kernels::take<W>(D{}, weight, index, rows);
+    kernels::take<W>(D{}, table, index, rows);
     kernels::map<kernels::Copy, T, W>(D{}, {}, Out<T, D>{y.data(), {tokens.numel(), C}, {C, 1}, 0}, rows);
   }
-  return op.record(y, [index = op.save(index), dweight = op.grad_of_parameter(weight)](const Tensor<T, D>& dy) {
+  return op.record(y, [index = op.save(index), dweight = op.grad_of_parameter(table)](const Tensor<T, D>& dy) {
     const Index width = dweight.shape()[1];
     kernels::take_backward<T, param_grad_t<W>>(D{}, In<T, D>{dy.data(), {index->numel(), width}, {width, 1}}, index, dweight);
   });

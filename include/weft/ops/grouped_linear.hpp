@@ -2,9 +2,22 @@
 #pragma once
 
 #include "weft/kernels/cpu/matmul.hpp"
-#include "weft/ops/contiguous.hpp"
+#include "weft/ops/matmul.hpp"
 
 namespace weft::inline WEFT_ABI {
+
+namespace detail {
+/// Throws ShapeError where offsets do not rise from 0 to N: rows that no expert has would stay unwritten.
+template <class D>
+void expect_offsets(const Op& op, const Tensor<std::int64_t, D>& offsets, const Shape& x) {
+  static_assert(std::is_same_v<D, cpu>, "weft: checked on the device itself there");
+  const std::int64_t* at = offsets.data();
+  const Index E = offsets.numel() - 1;
+  bool rise = at[0] == 0 && at[E] == x[0];
+  for (Index e = 0; e < E; ++e) rise = rise && at[e] <= at[e + 1];
+  if (!rise) op.fail("expected offsets that rise from 0 to the rows of x " + to_string(x), "expert_plan makes them");
+}
+}  // namespace detail
 
 /// y[rows of e] = x[rows of e] weight[e]^T. x (N, C), weight (E, O, C), offsets (E + 1): expert e has rows offsets[e] ..
 /// offsets[e + 1] -> (N, O). Throws ShapeError.
@@ -18,13 +31,16 @@ Tensor<T, D> grouped_linear(const Tensor<T, D>& x_NC, const Tensor<W, D>& weight
     op.fail("expected the last axis of x to equal the last of weight, got x " + to_string(x_NC.shape()) + " and weight " +
             to_string(weight_EOC.shape()));
   op.expect_shape("offsets", offsets.shape(), {weight_EOC.size(0) + 1});
+  const Tensor<std::int64_t, D> starts = contiguous(offsets, false, where);
+  detail::expect_offsets(op, starts, x_NC.shape());
+  // Their gradients must be of rows; a weight's may be of columns.
+  const Tensor<T, D> x = x_NC.strides()[1] == 1 ? x_NC : contiguous(x_NC, false, where);
+  const bool lines = weight_EOC.strides()[1] == 1 || weight_EOC.strides()[2] == 1;
+  const Tensor<W, D> weight = lines ? weight_EOC : contiguous(weight_EOC, false, where);
   Tensor<T, D> y_NO({x_NC.size(0), weight_EOC.size(1)});
-  In<W, D> weight_ECO = weight_EOC;
-  std::swap(weight_ECO.shape[1], weight_ECO.shape[2]);
-  std::swap(weight_ECO.strides[1], weight_ECO.strides[2]);
-  kernels::grouped_matmul<T, W, T>(D{}, x_NC, weight_ECO, offsets, y_NO);
-  return op.record(y_NO, [x = op.save(x_NC), weight = op.save(weight_EOC), offsets = op.save(offsets), dx = op.grad_of(x_NC),
-                          dweight = op.grad_of_parameter(weight_EOC)](const Tensor<T, D>& dy) {
+  kernels::grouped_matmul<T, W, T>(D{}, x, detail::transposed<W, D>(weight), starts, y_NO);
+  return op.record(y_NO, [x = op.save(x), weight = op.save(weight), offsets = op.save(starts), dx = op.grad_of(x),
+                          dweight = op.grad_of_parameter(weight)](const Tensor<T, D>& dy) {
     if (dx) kernels::grouped_matmul<T, W, T>(D{}, dy, weight, offsets, dx);
     if (dweight) kernels::grouped_matmul_weight_gradient<T, T, param_grad_t<W>>(D{}, dy, x, offsets, dweight);
   });

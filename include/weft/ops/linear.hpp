@@ -11,6 +11,7 @@ namespace weft::inline WEFT_ABI {
 template <class T, class W, class D>
 Tensor<T, D> linear(const Tensor<T, D>& x, const Tensor<W, D>& weight, const Tensor<W, D>& bias = {}, Where where = here()) {
   Op op("linear", where);
+  op.one_gradient_at_a_time();
   op.expect_rank("weight", weight.shape(), 2);
   const Index C = weight.shape()[1], O = weight.shape()[0];
   if (x.rank() < 1 || x.size(-1) != C)
@@ -19,19 +20,20 @@ Tensor<T, D> linear(const Tensor<T, D>& x, const Tensor<W, D>& weight, const Ten
             x.rank() > 0 && x.size(-1) == O ? "the weight is (out, in); transpose(weight) would fit" : "");
   if (bias.defined()) op.expect_shape("bias", bias.shape(), {O});
 
+  const Tensor<W, D> row = bias.defined() && O > 1 && bias.strides()[0] != 1 ? contiguous(bias, false, where) : bias;
   const Tensor<T, D> x_NC = reshape(x, {leading(x.shape()), C}, where);
   Shape shape = x.shape();
   shape[shape.rank() - 1] = O;
   Tensor<T, D> y(shape);
   const Tensor<T, D> y_NO(y.storage(), 0, {x_NC.shape()[0], O}, {O, 1});
-  kernels::matmul<T, W, T>(D{}, x_NC, detail::transposed<W, D>(weight), y_NO, bias);
+  kernels::matmul<T, W, T>(D{}, x_NC, detail::transposed<W, D>(weight), y_NO, row);
   return op.record(y, [x_NC = op.save(x_NC), weight = op.save(weight), dx_NC = op.grad_of(x_NC),
-                       dweight = op.grad_of_parameter(weight), dbias = op.grad_of_parameter(bias)](const Tensor<T, D>& dy) {
+                       dweight = op.grad_of_parameter(weight), dbias = op.grad_of_parameter(row)](const Tensor<T, D>& dy) {
     using G = param_grad_t<W>;
     const Index N = x_NC->shape()[0], out = weight->shape()[0];
     const In<T, D> dy_NO{dy.data(), {N, out}, {out, 1}};
-    if (dx_NC) kernels::matmul<T, W, T>(D{}, dy_NO, weight, dx_NC);
-    if (dweight) kernels::matmul<T, T, G>(D{}, detail::transposed(dy_NO), x_NC, dweight);
+    if (dx_NC) detail::multiply_into<T, W, T, D>(dx_NC, dy_NO, weight);
+    if (dweight) detail::multiply_into<T, T, G, D>(dweight, detail::transposed(dy_NO), x_NC);
     if (dbias) {
       Out<G, D> sum = dbias;
       sum.shape.insert(0, 1);

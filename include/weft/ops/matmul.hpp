@@ -17,24 +17,38 @@ In<T, D> batched(const Tensor<T, D>& x, const Shape& batch) {
   return expanded(x, shape);
 }
 
-/// dx (+)= a b, summed over the batch axes along which x was repeated.
-template <class T, class D>
-void matmul_gradient(const Grad<T, D>& dx, const In<T, D>& a, const In<T, D>& b) {
-  if (!dx) return;
-  Shape full = a.shape;
-  full[full.rank() - 1] = b.shape[b.shape.rank() - 1];
-  if (dx.shape() == full) return kernels::matmul<T, T, T>(D{}, a, b, dx);
-  const Tensor<T, D> product(full);
-  kernels::matmul<T, T, T>(D{}, a, b, product);
-  sum_to<kernels::Copy, T, D, T>(dx, {}, product);
-}
-
 template <class T, class D>
 In<T, D> transposed(In<T, D> x) {
   const Index r = x.shape.rank();
   std::swap(x.shape[r - 2], x.shape[r - 1]);
   std::swap(x.strides[r - 2], x.strides[r - 1]);
   return x;
+}
+
+/// c (+)= a b, where c is the gradient of any view: the kernel writes rows, so columns come from the transposed product.
+template <class TA, class TB, class TC, class D>
+void multiply_into(const Out<TC, D>& c, const In<TA, D>& a, const In<TB, D>& b) {
+  const Index r = c.shape.rank();
+  if (c.shape[r - 1] <= 1 || c.strides[r - 1] == 1) return kernels::matmul<TA, TB, TC>(D{}, a, b, c);
+  if (c.shape[r - 2] <= 1 || c.strides[r - 2] == 1) {
+    const In<TC, D> columns = transposed<TC, D>(c);
+    return kernels::matmul<TB, TA, TC>(D{}, transposed(b), transposed(a), Out<TC, D>{c.data, columns.shape, columns.strides, c.beta});
+  }
+  const Tensor<TC, D> product(c.shape);
+  kernels::matmul<TA, TB, TC>(D{}, a, b, product);
+  kernels::map<kernels::Copy, TC, TC>(D{}, {}, c, product);
+}
+
+/// dx (+)= a b, summed over the batch axes along which x was repeated.
+template <class T, class D>
+void matmul_gradient(const Grad<T, D>& dx, const In<T, D>& a, const In<T, D>& b) {
+  if (!dx) return;
+  Shape full = a.shape;
+  full[full.rank() - 1] = b.shape[b.shape.rank() - 1];
+  if (dx.shape() == full) return multiply_into<T, T, T, D>(dx, a, b);
+  const Tensor<T, D> product(full);
+  kernels::matmul<T, T, T>(D{}, a, b, product);
+  sum_to<kernels::Copy, T, D, T>(dx, {}, product);
 }
 }  // namespace detail
 
@@ -44,6 +58,7 @@ template <class T, class D>
 Tensor<T, D> matmul(const Tensor<T, D>& a, const Tensor<T, D>& b, Where where = here()) {
   static_assert(Real<T>, "weft: matmul takes float, double or bf16; cast integers first");
   Op op("matmul", where);
+  op.one_gradient_at_a_time();
   if (a.rank() < 2 || b.rank() < 2)
     op.fail("expected matrices, got a " + to_string(a.shape()) + " and b " + to_string(b.shape()),
             "unsqueeze(x, axis) makes a matrix of a vector");

@@ -13,6 +13,8 @@ Tensor<T, D> scaled_sum(const char* name, const Tensor<T, D>& x, const Dims& axe
   const F f{mean ? 1.0 / static_cast<double>(r.count) : 1.0};
   Tensor<T, D> y(r.kept);
   kernels::map_sum<F, T, T>(D{}, f, y, x);
+  if constexpr (Real<T>)
+    if (mean && r.count == 0) kernels::fill<T>(D{}, static_cast<T>(__builtin_nanf("")), y);
   y = Tensor<T, D>(y.storage(), 0, r.shape(keep), row_major(r.shape(keep)));
   if constexpr (Real<T>)
     return op.record(y, [r, f, dx = op.grad_of(x)](const Tensor<T, D>& dy) {

@@ -13,31 +13,33 @@ namespace weft::inline WEFT_ABI {
 template <class F, class T, class... In_, class D>
 Tensor<T, D> checkpoint_impl(F fn, Where where, const Tensor<T, D>& first, const In_&... rest) {
   Op op("checkpoint", where);
+  op.one_gradient_at_a_time();
   if (op.tape() == nullptr || tape_state().collected != nullptr) return fn(first, rest...);
   const auto ordinals = op.tape()->ordinals();
-  std::vector<Ref<Slot>> leaves;
+  SlotList read;
   Tensor<T, D> y;
   {
     struct Collecting {
-      std::vector<Ref<Slot>>* before;
+      SlotList* before;
       ~Collecting() { tape_state().collected = before; }
-    } collecting{std::exchange(tape_state().collected, &leaves)};
-    y = fn(first, rest...).detach();
+    } collecting{std::exchange(tape_state().collected, &read)};
+    y = fn(first, rest...);
   }
-  std::vector<Grad<T, D>> pending;  // keeps `ready` of the parameters inside from firing before the recomputed part ran
-  for (const Ref<Slot>& leaf : leaves) pending.push_back(op.template grad_of_slot<T, D>(leaf));
+  if (!y.slot()) return y;  // no gradient passes through
+  y = y.detach();
+  std::vector<Grad<T, D>, CachedAllocator<Grad<T, D>>> pending;  // keeps `ready` of the parameters inside from firing too early
+  for (const Ref<Slot>& slot : read) pending.push_back(op.template grad_of_slot<T, D>(slot));
   const Key key = op.tape()->key();
   const bool check = op.tape()->options().check;
   const Scope scope = current_scope();
-  return op.record(y, [=, saved = std::tuple(op.save(first), op.save(rest)...),
+  return op.record(y, [=, pending = std::move(pending), saved = std::tuple(op.save(first), op.save(rest)...),
                        grads = std::tuple(op.grad_of(first), op.grad_of(rest)...)](const Tensor<T, D>& dy) {
     std::apply([](const auto&... input) { (input.get(), ...); }, saved);  // throws where one was written in place
-    const Scope before = std::exchange(current_scope(), scope);
+    current_scope() = scope;
     Tape inner(key, {.check = check, .recompute = true}, where);
     inner.set_ordinals(ordinals);
     const Tensor<T, D> again = fn(first, rest...);
     inner.backward(again, dy, where);
-    current_scope() = before;
   });
 }
 

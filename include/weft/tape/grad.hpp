@@ -23,6 +23,17 @@ void complete(Slot& root) {
   root.assigned = nullptr;
 }
 
+/// Gives a root a buffer of its own where it shares one with a gradient that somebody still reads.
+template <class T, class D>
+void unshare(Slot& root) {
+  if (root.buffer->refs == 1) return;
+  const Index n = numel(root.shape);
+  Ref<Storage> own = Ref<Storage>::make(root.buffer->bytes, true);
+  kernels::map<kernels::Copy, T, T>(D{}, {}, Out<T, D>{static_cast<T*>(own->data), {n}, {1}, 0},
+                                    In<T, D>{static_cast<const T*>(root.buffer->data), {n}, {1}});
+  root.buffer = std::move(own);
+}
+
 /// Makes the slot's elements writable and says whether they hold a gradient to add to (1) or not yet (0).
 template <class T, class D>
 int begin_write(Slot& slot) {
@@ -43,12 +54,7 @@ int begin_write(Slot& slot) {
     if (slot.parts == root.assigned) return std::exchange(root.assigned->part[slot.part].written, true) ? 1 : 0;
     complete<T, D>(root);
   }
-  if (root.buffer->refs > 1) {  // shared with a gradient that somebody still reads
-    Ref<Storage> own = Ref<Storage>::make(root.buffer->bytes, true);
-    kernels::map<kernels::Copy, T, T>(D{}, {}, Out<T, D>{static_cast<T*>(own->data), {n}, {1}, 0},
-                                      In<T, D>{static_cast<const T*>(root.buffer->data), {n}, {1}});
-    root.buffer = std::move(own);
-  }
+  unshare<T, D>(root);
   return 1;
 }
 
@@ -68,12 +74,14 @@ template <class T, class D>
 class Grad {
  public:
   Grad() = default;
-  explicit Grad(Ref<Slot> slot) : slot_(std::move(slot)) { if (slot_) ++slot_->base().pending; }
-  Grad(const Grad& other) : Grad(other.slot_) {}
-  Grad(Grad&& other) noexcept : slot_(std::move(other.slot_)), narrow_(std::move(other.narrow_)) {}
+  /// `apart`: another gradient of the same kernel call may share elements, so this one is taken elsewhere and added afterwards.
+  explicit Grad(Ref<Slot> slot, bool apart = false) : slot_(std::move(slot)), apart_(apart) { if (slot_) ++slot_->base().pending; }
+  Grad(const Grad& other) : Grad(other.slot_, other.apart_) {}
+  Grad(Grad&& other) noexcept : slot_(std::move(other.slot_)), narrow_(std::move(other.narrow_)), apart_(other.apart_) {}
   Grad& operator=(Grad other) noexcept {
     std::swap(slot_, other.slot_);
     std::swap(narrow_, other.narrow_);
+    std::swap(apart_, other.apart_);
     return *this;
   }
   ~Grad() {
@@ -88,7 +96,7 @@ class Grad {
 
   operator Out<T, D>() const {
     if (!slot_) return {};
-    if (slot_->dtype != dtype_of<T>) {  // a bf16 parameter's gradient is float: take it here, add it when the record ends
+    if (apart_ || slot_->dtype != dtype_of<T>) {  // a bf16 parameter's gradient is float: take it here, add it when the record ends
       narrow_ = Tensor<T, D>(slot_->shape);
       return narrow_;
     }
@@ -96,11 +104,11 @@ class Grad {
     return {static_cast<T*>(slot_->base().buffer->data) + slot_->offset, slot_->shape, slot_->strides, beta};
   }
 
-  /// Adds dy, of the same shape. Where nothing is there yet, dy's block is shared instead of copied.
+  /// Adds dy, of the same shape. Where nothing is there yet, dy's block is shared instead of copied; a leaf's, which stays, is its own.
   void take(const Tensor<T, D>& dy) const {
     if (!slot_) return;
     const bool whole = dy.offset() == 0 && dy.storage()->bytes == static_cast<std::size_t>(dy.numel()) * sizeof(T);
-    if (!slot_->root && !slot_->buffer && slot_->sink == nullptr && slot_->dtype == dtype_of<T> && whole &&
+    if (!slot_->root && !slot_->buffer && !slot_->leaf && slot_->dtype == dtype_of<T> && whole &&
         dy.strides() == slot_->strides)
       slot_->buffer = dy.storage();
     else
@@ -109,7 +117,8 @@ class Grad {
 
  private:
   void flush() {
-    if constexpr (std::is_same_v<T, bf16>) add_narrow<float>();
+    if (slot_->dtype == dtype_of<T>) add_narrow<T>();
+    else if constexpr (std::is_same_v<T, bf16>) add_narrow<float>();
     else if constexpr (std::is_same_v<T, float>) add_narrow<bf16>();
   }
   template <class G>
@@ -120,7 +129,8 @@ class Grad {
   }
 
   Ref<Slot> slot_;
-  mutable Tensor<T, D> narrow_;  ///< a gradient that came in another type than the slot keeps
+  mutable Tensor<T, D> narrow_;  ///< a gradient that came apart, or in another type than the slot keeps
+  bool apart_ = false;
 };
 
 /// A tensor that backward will read. Reading throws TapeError where it was written in place since.

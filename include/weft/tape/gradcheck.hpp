@@ -18,7 +18,8 @@ struct GradcheckResult {
 
 /// Checks fn's gradient for every element of the inputs, in double: fn takes the tensors and returns one of any shape, which is
 /// contracted with fixed pseudo-random weights. Differences of fourth order with step h * max(1, |x|) have an error near h^4 and
-/// 1e-16 / h. Dropout keeps its mask. fn must be smooth within 2 h of the inputs.
+/// 1e-16 / h, so a gradient's scale counts as at least 1e-6 of the result's. Dropout keeps its mask. fn must be smooth within
+/// 2 h of the inputs.
 template <class F, class... X>
 GradcheckResult gradcheck(F&& fn, const X&... inputs) {
   static_assert((std::is_same_v<X, Tensor<double, cpu>> && ...), "weft: gradcheck takes tensors of double on the cpu");
@@ -27,6 +28,7 @@ GradcheckResult gradcheck(F&& fn, const X&... inputs) {
   std::tuple<X...> leaves{inputs...};
   std::apply([](auto&... x) { ((x.set_slot({}), x.require_grad()), ...); }, leaves);
   std::vector<double> weights;
+  double magnitude = 0;  // of the terms that are summed: their rounding over h, some 1e-13 of it, is no gradient
 
   const auto value = [&] {  // sum of weights * fn(x), with the mask that the recorded run had
     const Tape tape(key);
@@ -40,6 +42,8 @@ GradcheckResult gradcheck(F&& fn, const X&... inputs) {
     const Tensor<double, cpu> y = std::apply(fn, leaves);
     for (Index i = 0; i < y.numel(); ++i)
       weights.push_back(static_cast<double>(mix(7, static_cast<std::uint64_t>(i)) >> 11) * 0x1p-52 - 1);
+    const std::vector<double> terms = y.to_vector();
+    for (std::size_t i = 0; i < terms.size(); ++i) magnitude += std::abs(terms[i] * weights[i]);
     if (y.slot()) tape.backward(y, from_vector<double, cpu>(weights, y.shape()));
   }
 
@@ -59,7 +63,7 @@ GradcheckResult gradcheck(F&& fn, const X&... inputs) {
       element = before;
       numeric.push_back((8 * near - far) / (12 * step));
     });
-    double scale = 0;
+    double scale = 1e-6 * magnitude;
     for (double g : numeric) scale = std::max(scale, std::abs(g));
     for (std::size_t i = 0; i < numeric.size(); ++i) {
       const double difference = std::abs(analytic[i] - numeric[i]);

@@ -33,14 +33,19 @@ class Op {
   // Gradients. Empty where nothing records, so that closures hold nothing then.
   template <class T, class D>
   Saved<T, D> save(const Tensor<T, D>& x) const { return tape_ != nullptr ? Saved<T, D>(x) : Saved<T, D>(); }
+  /// Says that backward finishes one gradient before it turns the next into an Out. Else those of overlapping inputs, such as
+  /// one tensor given twice, are kept apart until the record ends, at the price of a pass.
+  void one_gradient_at_a_time() { one_at_a_time_ = true; }
   /// Where the gradient of an activation goes.
   template <class T, class D>
-  Grad<T, D> grad_of(const Tensor<T, D>& x) { return Grad<T, D>(wanted(x.slot())); }
+  Grad<T, D> grad_of(const Tensor<T, D>& x) { return Grad<T, D>(wanted(x.slot()), overlaps(x.slot())); }
   template <class T, class D>
   Grad<T, D> grad_of_slot(const Ref<Slot>& slot) { return Grad<T, D>(wanted(slot)); }
   /// Where the gradient of a parameter goes: float wherever W is narrower.
   template <class W, class D>
-  Grad<param_grad_t<W>, D> grad_of_parameter(const Tensor<W, D>& w) { return Grad<param_grad_t<W>, D>(wanted(w.slot())); }
+  Grad<param_grad_t<W>, D> grad_of_parameter(const Tensor<W, D>& w) {
+    return Grad<param_grad_t<W>, D>(wanted(w.slot()), overlaps(w.slot()));
+  }
 
   /// Records backward(dy), which runs with y's gradient if there is one, and returns y.
   template <class T, class D, class F>
@@ -72,16 +77,26 @@ class Op {
     if (tape_ == nullptr || !slot || !tape_->reaches(slot->base())) return {};
     wanted_ = true;
     if (tape_->options().audit != nullptr) inputs_.push_back(slot->root ? slot->root : slot);
-    if (std::vector<Ref<Slot>>* collected = tape_state().collected; collected != nullptr) {
-      if (slot->base().leaf) collected->push_back(slot);
+    if (SlotList* collected = tape_state().collected; collected != nullptr) {
+      if (!slot->base().inside) collected->push_back(slot);
       return {};
     }
     return slot;
+  }
+  /// True iff another input of this call may show elements of the same gradient. Parts of one split never do.
+  bool overlaps(const Ref<Slot>& slot) {
+    if (one_at_a_time_ || tape_ == nullptr || !slot) return false;
+    for (int i = 0; i < seen_count_; ++i)
+      if (&seen_[i]->base() == &slot->base() && !(slot->parts && slot->parts == seen_[i]->parts && slot->part != seen_[i]->part)) return true;
+    if (seen_count_ == max_seen) return true;
+    seen_[seen_count_++] = slot.get();
+    return false;
   }
   template <class T, class D>
   void attach(Tensor<T, D>& y) const {
     Ref<Slot> slot = Ref<Slot>::make(dtype_of<T>, y.shape(), row_major(y.shape()));
     slot->tape = tape_->serial();
+    slot->inside = tape_state().collected != nullptr;
     y.set_slot(std::move(slot));
   }
   template <class T, class D>
@@ -102,13 +117,17 @@ class Op {
   static void run_hooks(Slot& slot) {
     if (!slot.hooks || !slot.buffer) return;
     detail::complete<T, D>(slot);
+    detail::unshare<T, D>(slot);  // a hook may write
     for (GradientHook* h = slot.hooks.get(); h != nullptr; h = h->next.get()) h->run(slot);
   }
 
   const char* name_;
   Where where_;
   Tape* tape_;
-  bool wanted_ = false;
+  bool wanted_ = false, one_at_a_time_ = false;
+  static constexpr int max_seen = 8;
+  int seen_count_ = 0;
+  Slot* seen_[max_seen];  // the inputs outlive the call
   std::vector<Ref<Slot>> inputs_;  // for an audit only
 };
 

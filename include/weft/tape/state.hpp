@@ -10,11 +10,14 @@ namespace weft::inline WEFT_ABI {
 
 class Tape;
 
+/// Gradients that a checkpoint's inside writes to.
+using SlotList = std::vector<Ref<Slot>, CachedAllocator<Ref<Slot>>>;
+
 struct TapeState {
   Tape* tape = nullptr;                          ///< the innermost tape that still records
   bool paused = false;                           ///< inside NoGrad
   bool in_backward = false;
-  std::vector<Ref<Slot>>* collected = nullptr;   ///< a checkpoint's first pass notes here which leaves it reads
+  SlotList* collected = nullptr;                 ///< a checkpoint's first pass notes here what it reads from outside
 };
 
 inline TapeState& tape_state() {

@@ -119,8 +119,9 @@ class Tape {
     ordinals_.emplace_back(path, 1);
     return 0;
   }
-  const std::vector<std::pair<const std::string*, Index>>& ordinals() const { return ordinals_; }
-  void set_ordinals(std::vector<std::pair<const std::string*, Index>> ordinals) { ordinals_ = std::move(ordinals); }
+  using Ordinals = std::vector<std::pair<const std::string*, Index>, CachedAllocator<std::pair<const std::string*, Index>>>;
+  const Ordinals& ordinals() const { return ordinals_; }
+  void set_ordinals(Ordinals ordinals) { ordinals_ = std::move(ordinals); }
 
   /// An optimizer says that a step ended. Throws TapeError where a tape on this thread recorded through two steps without
   /// running: it would grow for ever.
@@ -254,7 +255,7 @@ class Tape {
   Chunk* chunk_before_ = nullptr;
   Index records_ = 0;
   Index steps_ = 0;
-  std::vector<std::pair<const std::string*, Index>> ordinals_;
+  Ordinals ordinals_;
 };
 
 }  // namespace weft::inline WEFT_ABI

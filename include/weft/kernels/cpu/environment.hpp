@@ -43,7 +43,7 @@ inline std::string env_report() {
   text += "threads: 1 (compiled without -fopenmp)\n";
 #endif
 #if !defined(WEFT_ONEDNN)
-  text += "oneDNN is off: compiled without WEFT_ONEDNN; CMake defines it where libdnnl-dev is installed. weft's own products are used.\n";
+  text += "oneDNN is off: weft's own products are used; configure with -DWEFT_ONEDNN=ON for oneDNN's\n";
 #endif
   if (isa() != Isa::avx512) {
     text += "the widest vectors are not used: ";

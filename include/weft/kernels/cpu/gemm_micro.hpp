@@ -1,5 +1,5 @@
-// The innermost block of matrix multiplication, once per instruction set: c = (c +) sum over k of a(:, k) b(k, :), held in
-// registers. Each element is one chain of fused multiply-adds in the order of k, so its bits depend on neither the block's
+// The innermost block of matrix multiplication, once per instruction set: c = (c +) sum over k of a(:, k) b(k, :), held
+// in registers. Each element is one chain of multiply-adds in the order of k, so its bits depend on neither the block's
 // size nor its place in it.
 #pragma once
 
@@ -13,7 +13,8 @@ enum class Into { assign, add, resume };
 
 /// c (rows, columns) from a b. a is read at a[r * a_row + i * a_k]; row i of b starts at b + i * b_k.
 template <class T>
-using Micro = void (*)(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_k, T* c, Index c_row, Into into);
+using Micro = void (*)(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_k, T* c, Index c_row,
+                       Into into);
 
 /// The blocks of one instruction set.
 template <class T>
@@ -24,17 +25,16 @@ struct MicroKernels {
   Micro<T> block[3][4];  ///< by the vectors - 1 and by log2 of the rows: 1, 2, 4, 8
 
   Index columns() const { return vectors * width; }
-  /// The width of the next panel where n columns are left: the widest, but two middling ones rather than a last narrow one.
+  /// The width of the next panel where n columns are left: the widest, but two of two vectors, not a last one of one.
   Index panel(Index n) const {
     const Index left = (n + width - 1) / width;
     return width * (left == vectors + 1 && vectors > 1 ? vectors - 1 : left < vectors ? left : vectors);
   }
 };
 
-// Written once and compiled per instruction set: an inlined body could not hold an instruction that its function's target
-// lacks. The fma is spelled out because the build forbids contraction, and in assembly because <immintrin.h> takes longer
-// to compile than all of this file.
-#define WEFT_GEMM_MICRO(NAME, TARGET, BYTES, FMA_FLOAT, FMA_DOUBLE)                                                     \
+// A macro, because an inlined body may not hold an instruction that its own function's target lacks. The fma is spelled
+// out because the build forbids contraction, in assembly because <immintrin.h> takes longer to compile than this file.
+#define WEFT_GEMM_MICRO(NAME, TARGET, BYTES, FMA_FLOAT, FMA_DOUBLE)                                                    \
   template <class T, int Rows, int Vectors>                                                                            \
   TARGET void NAME(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_k, T* c, Index c_row, Into into) { \
     typedef T Vec __attribute__((vector_size(BYTES)));                                                                 \

@@ -48,8 +48,8 @@ struct Run {
   WEFT_INLINE void store(T* to) const { __builtin_memcpy(to, &v, 32); }
 };
 
-/// Stores the transpose of an 8 x 8 block of floats, or 4 x 4 of doubles: row i lies at from + i * row. Rows are loaded as
-/// halves, so that the first exchange costs no shuffle.
+/// Stores the transpose of an 8 x 8 block of floats, or 4 x 4 of doubles: row i lies at from + i * row. Rows are loaded
+/// as halves, so that the first exchange costs no shuffle.
 template <class S>
 WEFT_INLINE inline void transpose(float* to, Index to_row, const S* from, Index row) {
 #pragma GCC unroll 2
@@ -87,8 +87,8 @@ WEFT_INLINE inline void transpose(double* to, Index to_row, const double* from, 
   }
 }
 
-/// to[i * to_row + j] = from[i * row + j * column] for i < rows, j < columns; where the source runs along i, in transposed
-/// blocks. Fetches what lies `ahead` of it in the source.
+/// to[i * to_row + j] = from[i * row + j * column] for i < rows, j < columns; where the source runs along i, in
+/// transposed blocks. Fetches what lies `ahead` of it in the source.
 template <class T, class S>
 WEFT_INLINE inline void copy_block(T* to, Index to_row, const S* from, Index row, Index column, Index rows,
                                    Index columns, Index ahead = 0) {
@@ -120,16 +120,17 @@ WEFT_INLINE inline void copy_block(T* to, Index to_row, const S* from, Index row
 }
 
 /// Packs b (k, n), element (i, j) at from[i * b_k + j * b_n], into panels one after the other, of the widths that
-/// MicroKernels::panel says, the last filled up with zeros. A panel holds its rows one after the other. Only panels that
-/// start in [begin, end) are written: each to its place in the whole.
+/// MicroKernels::panel says, the last filled up with zeros. A panel holds its rows one after the other. Only panels
+/// that start in [begin, end) are written, each to its place in the whole.
 template <class T, class S>
-void pack_columns(T* to, const S* from, Index k, Index n, Index b_k, Index b_n, const MicroKernels<T>& micro, Index begin,
-                  Index end) {
+void pack_columns(T* to, const S* from, Index k, Index n, Index b_k, Index b_n, const MicroKernels<T>& micro,
+                  Index begin, Index end) {
   const Index width = micro.width, vectors = micro.vectors;
   simd([=]() WEFT_INLINE {
     const MicroKernels<T> widths{1, width, vectors, {}};
-    // Along b's rows a few rows at a time through all panels, along its columns panel by panel: reads stay in few pages.
-    const Index step = b_n == 1 ? 16 : std::max<Index>(k, 1);
+    // Along b's rows a few rows at a time through all panels, along its columns panel by panel: reads stay in few
+    // pages.
+    const Index step = b_n == 1 ? 16 : k;
     const Index ahead = b_n == 1 ? 16 * b_k : k;
     for (Index i = 0; i < k; i += step) {
       const Index rows = std::min(step, k - i);
@@ -146,12 +147,12 @@ void pack_columns(T* to, const S* from, Index k, Index n, Index b_k, Index b_n, 
   });
 }
 
-/// True iff packed rows of a lie in blocks, interleaved: element (r, i) of the block at row m at [m * k + i * block + r],
-/// and not [m * k + r * k + i].
+/// True iff packed rows of a lie interleaved in blocks: element (r, i) of the block at row m at [m * k + i * rows + r],
+/// not at [(m + r) * k + i].
 constexpr bool interleaved(Index m, Index a_m) { return a_m == 1 && m > 1; }
 
-/// Packs a (m, k), element (r, i) at from[r * a_m + i * a_k]: rows one after the other, or, where a runs along m, blocks of
-/// `rows` rows, the last ones of smaller powers of two.
+/// Packs a (m, k), element (r, i) at from[r * a_m + i * a_k]: rows one after the other, or, where a runs along m, in
+/// blocks of `rows` rows, the last ones of smaller powers of two.
 template <class T, class S>
 void pack_rows(T* to, const S* from, Index m, Index k, Index a_m, Index a_k, Index rows) {
   simd([=]() WEFT_INLINE {
@@ -170,4 +171,5 @@ void pack_rows(T* to, const S* from, Index m, Index k, Index a_m, Index a_k, Ind
       }
   });
 }
+
 }  // namespace weft::inline WEFT_ABI::kernels::gemm

@@ -1,0 +1,16 @@
+// Included last by weft/weft.hpp where a program links weft::compiled: the models and what trains them, as weft/compiled.hpp has the
+// ops.
+#pragma once
+
+#include "weft/compiled_list.hpp"
+
+namespace weft::inline WEFT_ABI {
+
+WEFT_KERNELS_OF(extern template, float)
+WEFT_KERNELS_OF(extern template, double)
+WEFT_KERNELS_OF(extern template, bf16)
+extern template class optim::AdamW<cpu>;
+WEFT_MODEL_OF(extern template, float)
+WEFT_MODEL_OF(extern template, bf16)
+
+}  // namespace weft::inline WEFT_ABI

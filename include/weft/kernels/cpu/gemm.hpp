@@ -1,0 +1,267 @@
+// Matrix products as tiles, for float, double and bf16 of any strides. Each element is a chain of multiply-adds (fused
+// from AVX2 on) over pieces of 384 along K, and the pieces are added in order: its bits depend on its row, its column
+// and K alone, never on M, N, the batch, the layout, the tiles or the number of threads. oneDNN's dnnl_sgemm, a few
+// hundredths faster on most large shapes and a fifth on the largest, does not have that, so it is a choice of the build.
+#pragma once
+
+#include <algorithm>
+
+#include "weft/core/parallel.hpp"
+#include "weft/core/scratch.hpp"
+#include "weft/core/view.hpp"
+#include "weft/kernels/cpu/gemm_micro.hpp"
+#include "weft/kernels/cpu/gemm_pack.hpp"
+#if defined(WEFT_ONEDNN)
+#include "weft/kernels/cpu/gemm_onednn.hpp"
+#endif
+
+namespace weft::inline WEFT_ABI::kernels::gemm {
+
+/// The pieces that K is cut into. It decides bits.
+inline constexpr Index k_piece = 384;
+
+constexpr Index pieces(Index n, Index size) { return (n + size - 1) / size; }
+constexpr Index round_up(Index n, Index to) { return pieces(n, to) * to; }
+
+/// c (M, N) = a (M, K) b (K, N) + bias (N), by strides; beta as in Out.
+template <class TA, class TB, class TC>
+struct Problem {
+  Index M, N, K;
+  const TA* a;
+  Index a_m, a_k;
+  const TB* b;
+  Index b_k, b_n;
+  const TB* bias;
+  TC* c;
+  Index c_m;
+  int beta;
+};
+
+/// c (rows, columns) = sums + bias: added and rounded once.
+template <class TC, class TB>
+void finish(TC* c, Index c_row, const stat_t<TC>* sums, Index row, Index rows, Index columns, const TB* bias,
+            int beta) {
+  using T = stat_t<TC>;
+  simd([=]() WEFT_INLINE {
+    for (Index r = 0; r < rows; ++r) {
+      TC* to = c + r * c_row;
+      const T* sum = sums + r * row;
+      if (bias)
+#pragma omp simd
+        for (Index j = 0; j < columns; ++j) put(to[j], sum[j] + static_cast<T>(bias[j]), beta);
+      else
+#pragma omp simd
+        for (Index j = 0; j < columns; ++j) put(to[j], sum[j], beta);
+    }
+  });
+}
+
+/// Calls block(first row, rows, log2 of the rows) over m rows, in the sizes that micro kernels have.
+template <class T, class Block>
+void row_blocks(const MicroKernels<T>& micro, Index m, Block block) {
+  int log = micro.rows == 8 ? 3 : 2;
+  for (Index i = 0; i < m; i += Index{1} << log) {
+    while ((Index{1} << log) > m - i) --log;
+    block(i, Index{1} << log, log);
+  }
+}
+
+/// Up to so many rows b is not packed beforehand.
+inline constexpr Index few_rows_most = 32;
+
+/// The tile of c at (m0, n0), of (m, n), where m is small: the time goes into reading b, so it is read once, a few of
+/// its rows at a time. The chains go on from step to step, so the bits are those of `tile`.
+template <class TA, class TB, class TC>
+void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n) {
+  using T = stat_t<TC>;
+  const MicroKernels<T> micro = micro_kernels<T>();
+  constexpr bool a_as_is = std::is_same_v<TA, T>;
+  const bool along_rows = p.b_n == 1, b_as_is = std::is_same_v<TB, T> && along_rows;
+  const Index step = !along_rows ? 96 : b_as_is ? 64 : 16;  // each divides k_piece
+  const Index n_full = round_up(n, micro.width);
+  const Scratch<T> rows(a_as_is ? 0 : m * p.K), panel(step * micro.columns()), sums(m * n_full), part(m * n_full);
+  const TA* a = p.a + m0 * p.a_m;
+  // Blocks of one row: one after the other, whatever a's strides.
+  if constexpr (!a_as_is) pack_rows(rows.data(), a, m, p.K, p.a_m, p.a_k, 1);
+
+  for (Index group = 0, next = 0; group < n; group = next) {
+    next = along_rows ? n : group + micro.panel(n - group);
+    for (Index k0 = 0; k0 < p.K; k0 += step) {
+      const Index in_piece = k0 % k_piece, k = std::min(step, p.K - k0);
+      T* into = k0 < k_piece ? sums.data() : part.data();
+      for (Index j = group, wide = 0; j < std::min(n, next); j += wide) {
+        wide = micro.panel(n - j);
+        const Index valid = std::min(wide, n - j);
+        const TB* source = p.b + k0 * p.b_k + (n0 + j) * p.b_n;
+        const T* b = panel.data();
+        Index b_k = wide;
+        if constexpr (std::is_same_v<TB, T>)
+          if (b_as_is && valid == wide) b = source, b_k = p.b_k;
+        if (b == panel.data()) pack_columns(panel.data(), source, k, valid, p.b_k, p.b_n, micro, 0, valid);
+        row_blocks(micro, m, [&](Index i, Index, int log) {
+          const T* from = rows.data() + i * p.K + k0;
+          Index a_row = p.K, a_k = 1;
+          if constexpr (a_as_is) from = a + i * p.a_m + k0 * p.a_k, a_row = p.a_m, a_k = p.a_k;
+          micro.block[wide / micro.width - 1][log](k, from, a_row, a_k, b, b_k, into + i * n_full + j, n_full,
+                                                   in_piece == 0 ? Into::assign : Into::resume);
+        });
+      }
+      if (k0 >= k_piece && (in_piece + step == k_piece || k0 + step >= p.K)) {
+        simd([n_full, m, sum = sums.data() + group, add = part.data() + group, width = std::min(n_full, next) - group]()
+                 WEFT_INLINE {
+          for (Index i = 0; i < m; ++i)
+#pragma omp simd
+            for (Index j = 0; j < width; ++j) sum[i * n_full + j] += add[i * n_full + j];
+        });
+      }
+    }
+  }
+  finish(p.c + m0 * p.c_m + n0, p.c_m, sums.data(), n_full, m, n, p.bias ? p.bias + n0 : nullptr, p.beta);
+}
+
+/// The part of K that a call of `tile` is for, and what calls for other parts leave to it.
+template <class T>
+struct Range {
+  Index begin, end;
+  const T* packed = nullptr;  ///< the tile's columns of b as pack_columns leaves them, piece after piece
+  T* sums = nullptr;          ///< (m, n rounded up to whole vectors), kept from one part to the next
+};
+
+/// The tile of c at (m0, n0), of (m, n).
+template <class TA, class TB, class TC>
+void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Range<stat_t<TC>> range) {
+  using T = stat_t<TC>;
+  const MicroKernels<T> micro = micro_kernels<T>();
+  if (p.K == 0) {
+    const Scratch<T> zeros(n);
+    std::fill_n(zeros.data(), n, T{0});
+    return finish(p.c + m0 * p.c_m + n0, p.c_m, zeros.data(), 0, m, n, p.bias ? p.bias + n0 : nullptr, p.beta);
+  }
+  if (range.packed == nullptr && m <= few_rows_most) return few_rows(p, m0, n0, m, n);
+  const bool many = p.K > k_piece;
+  // Sums go straight to c where nothing is done to them afterwards, else through `sums`.
+  const bool straight = std::is_same_v<TC, T> && p.bias == nullptr && (p.beta == 0 || !many);
+  // Rows are read as they are; columns of a large a lie in too many pages and lines for that.
+  const bool a_as_is = std::is_same_v<TA, T> && (p.a_k == 1 || p.M * p.K <= Index{1} << 19);
+  const Index n_full = round_up(n, micro.width);
+  const bool own_sums = many && range.sums == nullptr && !(straight && n == n_full);
+  const Scratch<T> scratch(own_sums ? m * n_full : micro.rows * micro.columns());
+  T* sums = range.sums ? range.sums : scratch.data();
+  const Index k_most = std::min(p.K, k_piece);
+  const Scratch<T> rows(a_as_is ? 0 : m * k_most), panel(range.packed ? 0 : k_most * micro.columns());
+
+  for (Index k0 = range.begin; k0 < range.end; k0 += k_piece) {
+    const Index k = std::min(k_piece, range.end - k0);
+    const bool first = k0 == 0, last = k0 + k == p.K;
+    const TA* a = p.a + m0 * p.a_m + k0 * p.a_k;
+    if (!a_as_is) pack_rows(rows.data(), a, m, k, p.a_m, p.a_k, micro.rows);
+
+    for (Index j = 0, wide = 0; j < n; j += wide) {
+      wide = micro.panel(n - j);
+      const Index valid = std::min(wide, n - j);
+      const T* b = range.packed ? range.packed + (k0 - range.begin) * n_full + j * k : panel.data();
+      if (!range.packed)
+        pack_columns(panel.data(), p.b + k0 * p.b_k + (n0 + j) * p.b_n, k, valid, p.b_k, p.b_n, micro, 0, valid);
+      row_blocks(micro, m, [&](Index i, Index high, int log) {
+        const T* from = rows.data() + i * k;
+        Index a_row = k, a_k = 1;
+        if (interleaved(m, p.a_m)) a_row = 1, a_k = high;
+        if constexpr (std::is_same_v<TA, T>)
+          if (a_as_is) from = a + i * p.a_m, a_row = p.a_m, a_k = p.a_k;
+        const auto block = micro.block[wide / micro.width - 1][log];
+        TC* c = p.c + (m0 + i) * p.c_m + n0 + j;
+        if constexpr (std::is_same_v<TC, T>)
+          if (straight && valid == wide)
+            return block(k, from, a_row, a_k, b, wide, c, p.c_m, first && !p.beta ? Into::assign : Into::add);
+        T* sum = sums + (many ? i * n_full + j : 0);
+        const Index sum_row = many ? n_full : wide;
+        block(k, from, a_row, a_k, b, wide, sum, sum_row, first ? Into::assign : Into::add);
+        if (last) finish(c, p.c_m, sum, sum_row, high, valid, p.bias ? p.bias + n0 + j : nullptr, p.beta);
+      });
+    }
+  }
+}
+
+/// Tiles of c: large ones reuse packed panels most, small products are cut further to keep all cores busy.
+struct Grid {
+  Index m, n;  ///< extents of a tile
+
+  Grid(Index M, Index N, Index K, Index batch) : m(std::min<Index>(M, 256)), n(std::min<Index>(N, 768)) {
+    constexpr double least = 2e6;  // multiply-adds, some 20 us of one core
+    // Few rows are weighed as 16: their time goes into reading b.
+    const auto work = [&] { return static_cast<double>(std::max<Index>(m, 16) * n) * static_cast<double>(K); };
+    while (batch * count(M, N) < 16 && work() >= least) {
+      if (m * 3 > n && m > 8) m = m / 2;
+      else if (n > 48) n = n / 2;
+      else break;
+    }
+    // Even tiles, of whole blocks and panels.
+    m = std::min(M, round_up(pieces(M, std::max<Index>(1, pieces(M, m))), 8));
+    n = std::min(N, round_up(pieces(N, std::max<Index>(1, pieces(N, n))), 48));
+  }
+  Index count(Index M, Index N) const { return pieces(M, m) * pieces(N, n); }
+};
+
+/// Packs b once for all rows of tiles, as much of it at a time as a buffer of a few MiB holds.
+template <class TA, class TB, class TC>
+void multiply_shared(const Problem<TA, TB, TC>& p, Grid grid) {
+  using T = stat_t<TC>;
+  const MicroKernels<T> micro = micro_kernels<T>();
+  constexpr Index most = Index{4} << 20;
+  const Index n_tiles = pieces(p.N, grid.n), m_tiles = pieces(p.M, grid.m), width = round_up(grid.n, micro.width);
+  const Index depth = std::min(p.K, std::max<Index>(1, most / width / k_piece) * k_piece);
+  const Index slice = std::clamp<Index>(most / (width * depth), 1, n_tiles);
+  const Scratch<T> packed(slice * width * depth);
+  const Scratch<T> sums(depth < p.K ? slice * m_tiles * grid.m * width : 0);
+  // Pieces of packing: long rows where there are enough of them.
+  const Index k_pieces = pieces(depth, k_piece), chunk = (slice * k_pieces >= 16 ? 16 : 4) * micro.columns();
+  const Index chunks = pieces(grid.n, chunk);
+  for (Index first = 0; first < n_tiles; first += slice)
+    for (Index begin = 0; begin < p.K; begin += depth) {
+      const Index tiles = std::min(slice, n_tiles - first), end = std::min(begin + depth, p.K);
+      parallel(tiles * k_pieces * chunks, [&](Index i) {
+        const Index t = i / (k_pieces * chunks), k0 = begin + i / chunks % k_pieces * k_piece, j = i % chunks * chunk;
+        const Index n0 = (first + t) * grid.n, n = std::min(grid.n, p.N - n0);
+        if (j >= n || k0 >= end) return;
+        T* to = packed.data() + t * width * depth + (k0 - begin) * round_up(n, micro.width);
+        pack_columns(to, p.b + k0 * p.b_k + n0 * p.b_n, std::min(k_piece, end - k0), n, p.b_k, p.b_n, micro, j,
+                     std::min(j + chunk, n));
+      });
+      parallel(tiles * m_tiles, [&](Index i) {
+        const Index t = i / m_tiles, m0 = i % m_tiles * grid.m, n0 = (first + t) * grid.n;
+        tile(p, m0, n0, std::min(grid.m, p.M - m0), std::min(grid.n, p.N - n0),
+             {begin, end, packed.data() + t * width * depth, depth < p.K ? sums.data() + i * grid.m * width : nullptr});
+      });
+    }
+}
+
+/// `batch` problems; problem(i) is the i-th, all of the same extents.
+template <class GetProblem>
+void multiply(Index batch, Index M, Index N, Index K, GetProblem problem) {
+  if (batch == 0 || M == 0 || N == 0) return;
+#if defined(WEFT_ONEDNN)
+  if constexpr (std::is_same_v<decltype(problem(0)), Problem<float, float, float>>)
+    if (onednn_takes(problem(0))) {
+      const Grid tiled(M, N, K, batch);
+      const Index rows = pieces(M, tiled.m), count = tiled.count(M, N);
+      return parallel(batch * count, [&](Index i) {
+        const Index m0 = i % count % rows * tiled.m, n0 = i % count / rows * tiled.n;
+        onednn_tile(problem(i / count), m0, n0, std::min(tiled.m, M - m0), std::min(tiled.n, N - n0));
+      });
+    }
+#endif
+  const Grid alone(M, N, K, 1);
+  // Packing beforehand for a single row of tiles gains nothing.
+  if (alone.m < M && K > 0 && (batch == 1 || alone.count(M, N) >= 16)) {
+    for (Index i = 0; i < batch; ++i) multiply_shared(problem(i), alone);
+    return;
+  }
+  const Grid grid(M, N, K, batch);
+  const Index m_tiles = pieces(M, grid.m), tiles = grid.count(M, N);
+  parallel(batch * tiles, [&](Index i) {
+    const Index m0 = i % tiles % m_tiles * grid.m, n0 = i % tiles / m_tiles * grid.n;
+    tile(problem(i / tiles), m0, n0, std::min(grid.m, M - m0), std::min(grid.n, N - n0), {0, K});
+  });
+}
+
+}  // namespace weft::inline WEFT_ABI::kernels::gemm

@@ -1,0 +1,6 @@
+// AdamW, learning-rate schedules, running means of weights.
+#pragma once
+
+#include "weft/optim/adamw.hpp"
+#include "weft/optim/ema.hpp"
+#include "weft/optim/schedule.hpp"
