@@ -10,6 +10,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   target_compile_options(weft_develop INTERFACE -Wno-pass-failed)  # double exp is a call of libm, which no vector pragma can change
 endif()
 if(WEFT_SANITIZE)
+  target_compile_options(weft_develop INTERFACE -Wno-maybe-uninitialized)  # as gcc's manual advises: it warns of the checks themselves
   add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=address,undefined)
   target_compile_options(weft_compiled PRIVATE -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)

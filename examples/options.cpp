@@ -142,7 +142,8 @@ CommandLine read_command_line(int argc, char** argv) {
   app.option_defaults()->always_capture_default();
   for_each_option(typed, [&](const char* name, auto& field, const char* group, const char* help) {
     if constexpr (std::is_same_v<std::remove_cvref_t<decltype(field)>, bool>) app.add_flag("--" + std::string(name), field, help)->group(group);
-    else app.add_option("--" + std::string(name), field, help)->group(group);
+    else app.add_option("--" + std::string(name), field, help)->group(group)->multi_option_policy(
+        std::is_same_v<std::remove_cvref_t<decltype(field)>, std::vector<std::string>> ? CLI::MultiOptionPolicy::TakeAll : CLI::MultiOptionPolicy::TakeLast);
   });
   app.add_flag("--resume", typed.resume, "go on from the newest whole checkpoint under --out")->group("Training");
   try {

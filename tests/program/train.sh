@@ -68,7 +68,7 @@ done
 rm -rf stopped
 "$program" "${small[@]}" --arch llama --steps 100000 --save-every 0 --out stopped >log 2>&1 &
 pid=$!
-while [ ! -s stopped/metrics.jsonl ]; do sleep 0.05; done
+while kill -0 $pid && [ ! -s stopped/metrics.jsonl ]; do sleep 0.05; done 2>/dev/null
 kill -TERM $pid
 wait $pid
 check "SIGTERM saves and ends with 143" test $? -eq 143

@@ -61,7 +61,8 @@ struct MoE : Module<MoE<T, W, D>> {
     const Tensor<T, D> y_NC = recompute ? checkpoint(experts, x_NC, weights_Nk) : experts(x_NC, weights_Nk);
 
     const Tensor<S, D> lse_N = mean(logits_NE - log_softmax(logits_NE), {-1});
-    return {reshape(y_NC, x_BTC.shape()), balance(p_NE, plan), mean(lse_N * lse_N)};
+    const auto n = static_cast<double>(std::max<Index>(x_NC.size(0), 1));
+    return {reshape(y_NC, x_BTC.shape()), balance(p_NE, plan), sum(lse_N * lse_N) / n};
   }
 
   void visit(auto&& part) const {
@@ -78,7 +79,8 @@ struct MoE : Module<MoE<T, W, D>> {
     const Index E = plan.experts, N = p_NE.size(0);
     const Tensor<S, D> bounds = cast<S>(plan.offsets);
     const Tensor<S, D> share_E = slice(bounds, 0, 1, E + 1) - slice(bounds, 0, 0, E);
-    return sum(mean(p_NE, {0}) * share_E) * (N > 0 ? static_cast<double>(E) / static_cast<double>(N) : 0.0);
+    const auto n = static_cast<double>(std::max<Index>(N, 1));  // sums over no rows are 0
+    return sum(sum(p_NE, {0}) * share_E) * (static_cast<double>(E) / (n * n));
   }
 };
 
