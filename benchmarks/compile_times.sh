@@ -57,7 +57,7 @@ seconds() {  # processor seconds, which other programs disturb less than the clo
   for _ in 1 2 3; do
     time=$( { TIMEFORMAT='%U'; time "$cxx" "${flags[@]}" "${@:2}" -c "$folder/$1.cpp" -o "$folder/$1.o" > /dev/null 2> "$folder/errors"; } 2>&1 ) \
       || { cat "$folder/errors" >&2; return 1; }
-    best=$(awk -v a="$time" -v b="${best:-$time}" 'BEGIN { print a < b ? a : b }')
+    best=$(awk -v a="$time" -v b="${best:-$time}" 'BEGIN { print (a < b) ? a : b }')
   done
   echo "$best"
 }
@@ -77,8 +77,8 @@ row() {  # name, budget, file, options
   time=$(seconds "${@:3}")
   printf '%-28s %8s s' "$1" "$time"
   if [ -n "$core" ]; then
-    awk -v t="$time" -v c="$core" -v b="$2" 'BEGIN { printf "  %5.2f x Eigen/Core, budget %.1f%s", t / c, b, t > b * c ? "  OVER" : "" }'
-    awk -v t="$time" -v c="$core" -v b="$2" 'BEGIN { exit t > b * c }' || over=1
+    awk -v t="$time" -v c="$core" -v b="$2" 'BEGIN { printf "  %5.2f x Eigen/Core, budget %.1f%s", t / c, b, (t > b * c) ? "  OVER" : "" }'
+    awk -v t="$time" -v c="$core" -v b="$2" 'BEGIN { exit (t > b * c) }' || over=1
   fi
   echo
 }
