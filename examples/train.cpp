@@ -75,7 +75,8 @@ int train_model(const Options& o, const io::Newest& checkpoint) {
   }
   io::sweep_temporary(o.out);
   train::MetricsLog metrics(o.out + "/metrics.jsonl", checkpoint ? first : -1);
-  const double roof = train::gemm_roof_flops(), step_flops = train::flops_per_token(model.config) * static_cast<double>(batches.tokens_a_step());
+  double roof = train::gemm_roof_flops();
+  const double step_flops = train::flops_per_token(model.config) * static_cast<double>(batches.tokens_a_step());
   std::fprintf(stderr, "%s of text, %lld tokens of %lld kinds; %s parameters; %d threads, products at %.0f GFLOP/s\n",
                train::short_count(static_cast<double>(text.size())).c_str(), static_cast<long long>(tokens.size()), static_cast<long long>(tokenizer.vocab()),
                train::short_count(static_cast<double>(nn::count_parameters(model))).c_str(), threads(), roof * 1e-9);
@@ -116,6 +117,7 @@ int train_model(const Options& o, const io::Newest& checkpoint) {
     report.roof_share = step_flops / seconds / roof;
     if (done == o.steps) report.val_loss = train::evaluate(model, validation, o.batch);
     else if (o.eval_every > 0 && done % o.eval_every == 0) report.val_loss = train::evaluate(model, validation, o.batch, 64);
+    if (report.val_loss) roof = std::max(roof, train::gemm_roof_flops());  // the first time may have met a busy machine
     metrics.append(report);
     progress.step(report);
     if (o.save_every > 0 && done % o.save_every == 0) save();

@@ -9,10 +9,7 @@ if ! python3 -c 'import ensurepip' 2>/dev/null; then
   $sudo apt-get install -y --no-install-recommends python3-venv
 fi
 [ -x "$folder/bin/python" ] || python3 -m venv "$folder"
-# the CPU build of torch where its index can be reached (200 MB), else the default one (it runs on the CPU too)
-"$folder/bin/python" -c 'import torch' 2>/dev/null ||
-  "$folder/bin/pip" install --quiet torch --index-url https://download.pytorch.org/whl/cpu 2>/dev/null ||
-  "$folder/bin/pip" install --quiet torch
+"$folder/bin/python" -c 'import torch' 2>/dev/null || "$folder/bin/pip" install --quiet torch
 "$folder/bin/pip" install --quiet numpy safetensors transformers tokenizers
 "$folder/bin/python" - <<'PYTHON'
 import numpy, safetensors, tokenizers, torch, transformers
