@@ -6,8 +6,6 @@ cd "$(dirname "$0")/.."
 bash cmake/install-packages.sh g++ cmake ninja-build libdnnl-dev nlohmann-json3-dev libxxhash-dev libcli11-dev catch2 ccache \
   clang-16 libomp-16-dev
 
-# ccache would take a precompiled header for a new one each time.
-export CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
 options=(-DWEFT_BUILD_TESTS=ON -DWEFT_BUILD_EXAMPLES=ON -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 [ -f build/CMakeCache.txt ] || options+=(-G Ninja -DCMAKE_BUILD_TYPE=Release)
 cmake -S . -B build "${options[@]}"
