@@ -12,6 +12,7 @@
 #include "weft/core/shape.hpp"
 #include "weft/core/simd.hpp"
 #include "weft/core/slot.hpp"
+#include "weft/core/spin_lock.hpp"
 #include "weft/core/storage.hpp"
 #include "weft/core/tensor.hpp"
 #include "weft/core/view.hpp"

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <limits>
-#include <memory>
 
 #include "weft/core/dtype.hpp"
 #include "weft/core/shape.hpp"
@@ -22,9 +21,12 @@ struct Sink {
 
 /// A function that sees a gradient once it is complete.
 struct GradientHook {
-  virtual ~GradientHook() = default;
+  GradientHook() = default;
+  GradientHook(const GradientHook&) = delete;
+  GradientHook& operator=(const GradientHook&) = delete;
+  virtual ~GradientHook() { delete next; }
   virtual void run(Slot& root) = 0;
-  std::unique_ptr<GradientHook> next;
+  GradientHook* next = nullptr;  ///< owned
 };
 
 /// The disjoint parts that one `split` cut a gradient buffer into; each is assigned once, and what nobody assigned is
@@ -60,9 +62,12 @@ struct Slot : Counted {
   bool inside = false;       ///< true iff a checkpoint's first pass made it
   Sink* sink = nullptr;
   const std::string* name = nullptr;  ///< a parameter's path
-  std::unique_ptr<GradientHook> hooks;
+  GradientHook* hooks = nullptr;  ///< owned
 
   Slot(Dtype type, const Shape& extents, const Strides& layout) : dtype(type), shape(extents), strides(layout) {}
+  Slot(const Slot&) = delete;
+  Slot& operator=(const Slot&) = delete;
+  ~Slot() { delete hooks; }
 
   Slot& base() { return root ? *root : *this; }
   void clear() {

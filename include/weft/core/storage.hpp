@@ -6,11 +6,11 @@
 #include <bit>
 #include <cassert>
 #include <cstdlib>
-#include <mutex>
 #include <new>
 #include <utility>
 
 #include "weft/core/error.hpp"
+#include "weft/core/spin_lock.hpp"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -66,7 +66,7 @@ class Allocator {
     if (this == mine_or_null()) return put_back(data, class_of(bytes));
     bool last = false;
     {
-      const std::lock_guard lock(foreign_mutex_);
+      const SpinLock::Hold lock(foreign_lock_);
       if (orphan_) {
         system_release(data);
         last = --blocks_ == 0;
@@ -113,7 +113,7 @@ class Allocator {
       allocator->release_cached();
       bool last = false;
       {
-        const std::lock_guard lock(allocator->foreign_mutex_);
+        const SpinLock::Hold lock(allocator->foreign_lock_);
         allocator->orphan_ = true;
         last = allocator->blocks_ == 0;
       }
@@ -160,7 +160,7 @@ class Allocator {
     free_[size_class] = ::new (data) Block{free_[size_class], 0};
   }
   void collect_foreign() {
-    const std::lock_guard lock(foreign_mutex_);
+    const SpinLock::Hold lock(foreign_lock_);
     while (foreign_ != nullptr) {
       Block* block = std::exchange(foreign_, foreign_->next);
       const int size_class = class_of(block->bytes);
@@ -172,7 +172,7 @@ class Allocator {
   MemoryStats stats_;
   std::size_t blocks_ = 0;
   bool orphan_ = false;
-  std::mutex foreign_mutex_;
+  SpinLock foreign_lock_;
   Block* foreign_ = nullptr;  // blocks that other threads gave back
 };
 

@@ -2,7 +2,6 @@
 // dict, initialisation and counting all come from it.
 #pragma once
 
-#include <mutex>
 #include <optional>
 #include <set>
 #include <vector>
@@ -23,9 +22,9 @@ struct CallHooks {
 
 /// One copy of each path for the whole program: what refers to it never dangles.
 inline const std::string* intern(const std::string& path) {
-  static std::mutex mutex;
+  static SpinLock paths_lock;
   static std::set<std::string> paths;
-  const std::lock_guard lock(mutex);
+  const SpinLock::Hold lock(paths_lock);
   return &*paths.insert(path).first;
 }
 

@@ -34,18 +34,17 @@ In<T, D> expanded(const Tensor<T, D>& x, const Shape& shape) {
   return in;
 }
 
-/// dx (+)= f(inputs...) summed over the axes along which x was repeated; the inputs have the op's full shape.
-template <class F, class T, class D, class... X>
-void sum_to(const Grad<T, D>& dx, F f, const In<X, D>&... inputs) {
+/// dx (+)= f(input, more...) summed over the axes along which x was repeated; the inputs have the op's full shape.
+template <class F, class T, class D, class X, class... More>
+void sum_to(const Grad<T, D>& dx, F f, const In<X, D>& input, const In<More, D>&... more) {
   if (!dx) return;
   Out<T, D> out = dx;
-  const Shape& full = std::get<0>(std::tie(inputs...)).shape;
-  if (out.shape == full) return kernels::map<F, T, X...>(D{}, f, out, inputs...);
-  while (out.shape.rank() < full.rank()) {
+  if (out.shape == input.shape) return kernels::map<F, T, X, More...>(D{}, f, out, input, more...);
+  while (out.shape.rank() < input.shape.rank()) {
     out.shape.insert(0, 1);
     out.strides.insert(0, 0);
   }
-  kernels::map_sum<F, T, X...>(D{}, f, out, inputs...);
+  kernels::map_sum<F, T, X, More...>(D{}, f, out, input, more...);
 }
 
 }  // namespace weft::inline WEFT_ABI::detail

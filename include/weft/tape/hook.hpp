@@ -18,9 +18,8 @@ void on_gradient(const Tensor<T, D>& x, F f, Where where = here()) {
     explicit Hook(F g) : f(std::move(g)) {}
     void run(Slot& slot) override { f(detail::gradient<T, D>(slot)); }
   };
-  auto hook = std::make_unique<Hook>(std::move(f));
-  hook->next = std::move(x.slot()->hooks);
-  x.slot()->hooks = std::move(hook);
+  auto* hook = new Hook(std::move(f));
+  hook->next = std::exchange(x.slot()->hooks, hook);
 }
 
 }  // namespace weft::inline WEFT_ABI

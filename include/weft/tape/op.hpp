@@ -73,7 +73,7 @@ class Op {
   }
 
  private:
-  const Ref<Slot> wanted(const Ref<Slot>& slot) {
+  Ref<Slot> wanted(const Ref<Slot>& slot) {
     if (tape_ == nullptr || !slot || !tape_->reaches(slot->base())) return {};
     wanted_ = true;
     if (tape_->options().audit != nullptr) inputs_.push_back(slot->root ? slot->root : slot);
@@ -118,7 +118,7 @@ class Op {
     if (!slot.hooks || !slot.buffer) return;
     detail::complete<T, D>(slot);
     detail::unshare<T, D>(slot);  // a hook may write
-    for (GradientHook* h = slot.hooks.get(); h != nullptr; h = h->next.get()) h->run(slot);
+    for (GradientHook* h = slot.hooks; h != nullptr; h = h->next) h->run(slot);
   }
 
   const char* name_;

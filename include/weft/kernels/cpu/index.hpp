@@ -23,7 +23,7 @@ void take(cpu, In<T, cpu> x, In<std::int64_t, cpu> index, Out<T, cpu> y) {
     simd([=]() WEFT_INLINE {
       for (Index n = begin; n < end; ++n) {
         assert(at[n * si] >= 0 && at[n * si] < x.shape[0]);
-        detail::map_line<Copy, T, T>(Copy{}, C, beta, to + n * sy, from + at[n * si] * sx);
+        detail::map_elements<Copy, T, T>(Copy{}, C, beta, to + n * sy, from + at[n * si] * sx);
       }
     });
   });
@@ -86,8 +86,8 @@ void take_backward(cpu, In<T, cpu> dy, In<std::int64_t, cpu> index, Out<TG, cpu>
 
 namespace detail {
 /// The loops over all axes but `axis` of three operands.
-inline Loops<3> loops_beside(Index axis, const Shape& shape, const Strides& s0, const Strides& s1, const Strides& s2) {
-  Loops<3> loops;
+inline Loops loops_beside(Index axis, const Shape& shape, const Strides& s0, const Strides& s1, const Strides& s2) {
+  Loops loops(3);
   for (Index a = 0; a < shape.rank(); ++a) {
     if (a == axis || shape[a] == 1) continue;
     loops.stride[0][loops.rank] = s0[a];
@@ -110,7 +110,7 @@ void gather(cpu, In<T, cpu> x, In<std::int64_t, cpu> index, Index axis, Out<T, c
   const std::int64_t* const at = index.data;
   T* const to = y.data;
   parallel_ranges(loops.count(loops.rank), std::max<Index>(1, piece_size / n), [&](Index begin, Index end) {
-    detail::Cursor<3> line;
+    detail::Cursor line;
     line.seek(loops, loops.rank, begin);
     for (Index j = begin; j < end; ++j, line.next(loops, loops.rank))
       for (Index i = 0; i < n; ++i)
@@ -132,7 +132,7 @@ void gather_backward(cpu, In<T, cpu> dy, In<std::int64_t, cpu> index, Index axis
   const std::int64_t* const at = index.data;
   T* const to = dx.data;
   parallel_ranges(loops.count(loops.rank), std::max<Index>(1, piece_size / n), [&](Index begin, Index end) {
-    detail::Cursor<3> line;
+    detail::Cursor line;
     line.seek(loops, loops.rank, begin);
     for (Index j = begin; j < end; ++j, line.next(loops, loops.rank))
       for (Index i = 0; i < n; ++i)
@@ -158,7 +158,7 @@ void topk(cpu, In<T, cpu> x, Index k, Out<T, cpu> values, Out<std::int64_t, cpu>
     Index chosen[few];
     const Scratch<Index> scratch(k > few ? V : 0);
     Index* const best = k > few ? scratch.data() : chosen;
-    detail::Cursor<3> line;
+    detail::Cursor line;
     line.seek(loops, loops.rank, begin);
     for (Index j = begin; j < end; ++j, line.next(loops, loops.rank)) {
       const T* const from = x.data + line.offset[0];

@@ -1,111 +1,22 @@
-// Elementwise work over any strides: axes that lie together are merged, lines without gaps go straight to vector code,
-// others through a small buffer. Each element is f of its inputs alone, so pieces and tails cannot show in the bits.
+// Elementwise work over any strides: axes that lie together are merged, long lines without gaps go straight to vector code,
+// others through small buffers. Each element is f of its inputs alone, so pieces and tails cannot show in the bits.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cassert>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 
 #include "weft/core/parallel.hpp"
 #include "weft/core/simd.hpp"
 #include "weft/core/view.hpp"
+#include "weft/kernels/cpu/loops.hpp"
 #include "weft/kernels/scalar.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {
 
 namespace detail {
-
-/// Nested loops over K operands with the same extents; axis 0 is the outermost.
-template <int K>
-struct Loops {
-  Index rank = 0;
-  Index extent[max_rank] = {};
-  Index stride[K][max_rank] = {};
-
-  void push(Index n) { extent[rank++] = n; }
-  void swap(Index a, Index b) {
-    std::swap(extent[a], extent[b]);
-    for (int k = 0; k < K; ++k) std::swap(stride[k][a], stride[k][b]);
-  }
-  /// True iff axis a + 1 continues axis a in every operand.
-  bool mergeable(Index a) const {
-    for (int k = 0; k < K; ++k)
-      if (stride[k][a] != stride[k][a + 1] * extent[a + 1]) return false;
-    return true;
-  }
-  /// Merges neighbours where possible.
-  void merge() {
-    Index last = 0;
-    for (Index a = 1; a < rank; ++a) {
-      copy_axis(a, last + 1);
-      if (mergeable(last)) {
-        const Index outer = extent[last];
-        copy_axis(last + 1, last);
-        extent[last] *= outer;
-      } else {
-        ++last;
-      }
-    }
-    if (rank > 0) rank = last + 1;
-  }
-  void copy_axis(Index from, Index to) {
-    extent[to] = extent[from];
-    for (int k = 0; k < K; ++k) stride[k][to] = stride[k][from];
-  }
-  Index count(Index axes) const {
-    Index n = 1;
-    for (Index a = 0; a < axes; ++a) n *= extent[a];
-    return n;
-  }
-};
-
-/// A position in the first `rank` loops and where each operand stands there.
-template <int K>
-struct Cursor {
-  Index at[max_rank] = {};
-  Index offset[K] = {};
-
-  WEFT_INLINE void seek(const Loops<K>& loops, Index rank, Index position) {
-    for (int k = 0; k < K; ++k) offset[k] = 0;
-    for (Index a = rank - 1; a >= 0; --a) {
-      at[a] = position % loops.extent[a];
-      position /= loops.extent[a];
-      for (int k = 0; k < K; ++k) offset[k] += at[a] * loops.stride[k][a];
-    }
-  }
-  WEFT_INLINE void next(const Loops<K>& loops, Index rank) {
-    for (Index a = rank - 1; a >= 0; --a) {
-      for (int k = 0; k < K; ++k) offset[k] += loops.stride[k][a];
-      if (++at[a] < loops.extent[a]) return;
-      for (int k = 0; k < K; ++k) offset[k] -= loops.extent[a] * loops.stride[k][a];
-      at[a] = 0;
-    }
-  }
-};
-
-inline constexpr Index line_size = 256;  // elements of a strided line that are gathered at a time
-
-/// Room for strided lines, so that the vector loop sees them without gaps.
-template <class T, Index size = line_size>
-struct Line {
-  alignas(64) T buffer[size];
-
-  Line() {}  // not filled
-  WEFT_INLINE const T* load(const T* x, Index stride, Index n) {
-    if (stride == 1) return x;
-    T* const to = buffer;
-    if (stride == 0) {
-      const T value = *x;
-#pragma omp simd
-      for (Index i = 0; i < n; ++i) to[i] = value;
-    } else {
-      for (Index i = 0; i < n; ++i) to[i] = x[i * stride];
-    }
-    return to;
-  }
-};
 
 /// To an element of type T, through the type that T is computed in.
 template <class T, class S>
@@ -121,7 +32,7 @@ WEFT_INLINE inline stat_t<T> to_stat(const T& x) {
 }
 
 template <class F, class TY, class... TX>
-WEFT_INLINE inline void map_line(F f, Index n, int beta, TY* y, const TX*... x) {
+WEFT_INLINE inline void map_elements(F f, Index n, int beta, TY* y, const TX*... x) {
   if (beta) {
 #pragma omp simd
     for (Index i = 0; i < n; ++i) put(y[i], static_cast<stat_t<TY>>(f(to_stat<TX>(x[i])...)), 1);
@@ -131,65 +42,146 @@ WEFT_INLINE inline void map_line(F f, Index n, int beta, TY* y, const TX*... x) 
   }
 }
 
-/// Rows [r0, r1) of the outer loops, positions [c0, c1) of the inner one. Operand 0 is y.
-template <class F, class TY, class... TX, std::size_t... I>
-WEFT_INLINE inline void map_piece(const Loops<1 + static_cast<int>(sizeof...(TX))>& loops, std::index_sequence<I...>,
-                                  Index r0, Index r1, Index c0, Index c1, int beta, F f, TY* y, const TX*... x) {
-  constexpr int K = 1 + static_cast<int>(sizeof...(TX));
-  const Index inner = loops.rank - 1;
-  const Index step = loops.stride[0][inner];
-  bool whole = true;  // no line needs a buffer
-  for (int k = 0; k < K; ++k) whole = whole && loops.stride[k][inner] == 1;
-  const Index most = whole ? c1 - c0 : line_size;
+/// All that is compiled for each function and types: y[i] (+)= f(x1[i], x2[i], ...) for n neighbours.
+using MapLine = void (*)(const void* f, Index n, int beta, void* y, const std::byte* const* x);
 
-  [[maybe_unused]] std::tuple<Line<TX>...> lines;
-  Line<TY> out;
-  Cursor<K> row;
-  row.seek(loops, inner, r0);
-  for (Index r = r0; r < r1; ++r, row.next(loops, inner)) {
-    for (Index c = c0; c < c1; c += most) {
-      const Index n = c1 - c < most ? c1 - c : most;
-      TY* const to = y + row.offset[0] + c * step;
-      TY* line = to;
-      if (step != 1) {
-        line = out.buffer;
-        if (beta)
-          for (Index i = 0; i < n; ++i) line[i] = to[i * step];
-      }
-      map_line<F, TY, TX...>(f, n, beta, line,
-                             std::get<I>(lines).load(x + row.offset[I + 1] + c * loops.stride[I + 1][inner],
-                                                     loops.stride[I + 1][inner], n)...);
-      if (step != 1)
-        for (Index i = 0; i < n; ++i) to[i * step] = line[i];
+template <class F, class TY, class... TX>
+void map_line(const void* function, Index n, int beta, void* to, const std::byte* const* from) {
+  const F f = *static_cast<const F*>(function);
+  TY* const y = static_cast<TY*>(to);
+  with_types<TX...>(from, [&](const TX*... x) { simd([=]() WEFT_INLINE { map_elements<F, TY, TX...>(f, n, beta, y, x...); }); });
+}
+
+/// One call of map. Operand 0 is y.
+class Map {
+ public:
+  Map(MapLine line, const void* f, int operands, std::byte* y, int beta) : line_(line), f_(f), beta_(beta), y_(y), loops_(operands) {}
+
+  /// Operands come in order, y first; their data and the bytes of an element.
+  void operand(const void* data, Index size) {
+    data_[count_] = static_cast<const std::byte*>(data);
+    size_[count_++] = size;
+  }
+
+  void run(const Shape& shape, const Strides* const* strides) {
+    plan(shape, strides);
+    const Index inner = loops_.rank - 1, length = loops_.extent[inner], rows = loops_.count(inner);
+    // Where lines have gaps, narrow pieces reuse the cache lines that the next rows lie in.
+    bool gaps = false, tiles = false;
+    for (int k = 0; k < loops_.operands; ++k) gaps = gaps || loops_.stride[k][inner] > 1;
+    if (loops_.operands == 2) {
+      Index fastest = inner;  // on which the input runs, of the axes that it runs on
+      for (Index a = 0; a < inner; ++a)
+        if (loops_.stride[1][a] > 0 && loops_.stride[1][a] < loops_.stride[1][fastest]) fastest = a;
+      tiles = fastest != inner && loops_.stride[0][inner] == 1;
+      if (tiles) loops_.swap(fastest, inner - 1);
+    }
+    const Index cols_at_once = std::min<Index>(length, gaps ? tile_size : piece_size);
+    const Index rows_at_once = std::max<Index>(1, piece_size / cols_at_once);
+    const Index col_pieces = (length + cols_at_once - 1) / cols_at_once;
+    const Index row_pieces = (rows + rows_at_once - 1) / rows_at_once;
+    parallel(row_pieces * col_pieces, [&](Index piece) {
+      const Index r0 = piece / col_pieces * rows_at_once, r1 = std::min(rows, r0 + rows_at_once);
+      const Index c0 = piece % col_pieces * cols_at_once, c1 = std::min(length, c0 + cols_at_once);
+      if (tiles) run_tiles(r0, r1, c0, c1 - c0);
+      else if (loops_.dense(inner) && (c1 - c0 >= short_line || r1 - r0 == 1)) run_dense(r0, r1, c0, c1 - c0);
+      else run_gathered(r0, r1, c0, c1);
+    });
+  }
+
+ private:
+  static constexpr Index short_line = 32;  // a call costs as much as this many elements
+  static constexpr Index tile_size = 64;
+
+  void plan(const Shape& shape, const Strides* const* strides) {
+    for (Index a = 0; a < shape.rank(); ++a) {
+      if (shape[a] == 1) continue;
+      assert((*strides[0])[a] > 0);
+      for (int k = 0; k < loops_.operands; ++k) loops_.stride[k][loops_.rank] = (*strides[k])[a];
+      loops_.push(shape[a]);
+    }
+    // y's fastest axis becomes the innermost, whatever order the axes are named in.
+    for (Index a = 1; a < loops_.rank; ++a)
+      for (Index b = a; b > 0 && loops_.stride[0][b - 1] < loops_.stride[0][b]; --b) loops_.swap(b - 1, b);
+    loops_.merge();
+    if (loops_.rank == 0) {
+      for (int k = 0; k < loops_.operands; ++k) loops_.stride[k][0] = 1;
+      loops_.push(1);
     }
   }
-}
 
-inline constexpr Index tile_size = 64;
+  const std::byte* at(int k, Index offset) const { return data_[k] + offset * size_[k]; }
+  std::byte* at_y(Index offset) const { return y_ + offset * size_[0]; }
 
-/// The same for one input that runs faster across y's lines than along them, as in a transpose: squares of it are read
-/// across, so that a cache line is used whole when it is touched.
-template <class F, class TY, class TX>
-WEFT_INLINE inline void map_tile(const Loops<2>& loops, Index r0, Index r1, Index c0, Index n, int beta, F f, TY* y,
-                                 const TX* x) {
-  const Index inner = loops.rank - 1, axis = inner - 1;
-  const Index along = loops.stride[1][inner], across = loops.stride[1][axis], step = loops.stride[0][axis];
-  Line<TX, tile_size * tile_size> tile;
-  TX* const buffer = tile.buffer;
-  Cursor<2> row;
-  for (Index r = r0; r < r1;) {
-    row.seek(loops, inner, r);
-    const Index left = loops.extent[axis] - row.at[axis];  // rows until an axis further out moves
-    Index rows = r1 - r < left ? r1 - r : left;
-    rows = rows < tile_size ? rows : tile_size;
-    const TX* const from = x + row.offset[1] + c0 * along;
-    for (Index c = 0; c < n; ++c)
-      for (Index k = 0; k < rows; ++k) buffer[k * tile_size + c] = from[k * across + c * along];
-    for (Index k = 0; k < rows; ++k)
-      map_line<F, TY, TX>(f, n, beta, y + row.offset[0] + k * step + c0, buffer + k * tile_size);
-    r += rows;
+  /// Rows [r0, r1) of the outer loops, n positions of the inner one from c0 on.
+  void run_dense(Index r0, Index r1, Index c0, Index n) const {
+    const Index inner = loops_.rank - 1;
+    const std::byte* x[max_operands];
+    Cursor row;
+    row.seek(loops_, inner, r0);
+    for (Index r = r0; r < r1; ++r, row.next(loops_, inner)) {
+      for (int k = 1; k < loops_.operands; ++k) x[k - 1] = at(k, row.offset[k] + c0);
+      line_(f_, n, beta_, at_y(row.offset[0] + c0), x);
+    }
   }
-}
+
+  /// The same for positions [c0, c1) where lines have gaps or are short: as many rows at a time as make a line.
+  void run_gathered(Index r0, Index r1, Index c0, Index c1) const {
+    alignas(64) Line buffer[max_operands];
+    const std::byte* x[max_operands];
+    const Index inner = loops_.rank - 1, most = std::min(c1 - c0, line_size), rows_of_a_line = line_size / most;
+    Cursor row;
+    row.seek(loops_, inner, r0);
+    for (Index r = r0; r < r1;) {
+      const Index rows = std::min(rows_of_a_line, r1 - r);
+      for (Index c = c0; c < c1; c += most) {
+        const Index n = std::min(most, c1 - c);
+        const auto step = [&](int k) { return loops_.stride[k][inner]; };
+        const auto direct = [&](int k) { return rows == 1 && step(k) == 1; };
+        Cursor walk = row;
+        for (Index i = 0; i < rows; ++i, walk.next(loops_, inner))
+          for (int k = beta_ ? 0 : 1; k < loops_.operands; ++k)
+            if (!direct(k)) copy_line(size_[k], buffer[k] + i * n * size_[k], 1, at(k, walk.offset[k] + c * step(k)), step(k), n);
+        for (int k = 1; k < loops_.operands; ++k) x[k - 1] = direct(k) ? at(k, row.offset[k] + c) : buffer[k];
+        line_(f_, rows * n, beta_, direct(0) ? at_y(row.offset[0] + c) : buffer[0], x);
+        if (direct(0)) continue;
+        walk = row;
+        for (Index i = 0; i < rows; ++i, walk.next(loops_, inner))
+          copy_line(size_[0], at_y(walk.offset[0] + c * step(0)), step(0), buffer[0] + i * n * size_[0], 1, n);
+      }
+      for (Index i = 0; i < rows; ++i, ++r) row.next(loops_, inner);
+    }
+  }
+
+  /// The same for one input that runs faster across y's lines than along them, as in a transpose: squares of it are read
+  /// across, so that a cache line is used whole when it is touched.
+  void run_tiles(Index r0, Index r1, Index c0, Index n) const {
+    alignas(64) std::byte tile[tile_size * tile_size * element_bytes];
+    const Index inner = loops_.rank - 1, axis = inner - 1;
+    const Index along = loops_.stride[1][inner], across = loops_.stride[1][axis], step = loops_.stride[0][axis];
+    Cursor row;
+    for (Index r = r0; r < r1;) {
+      row.seek(loops_, inner, r);
+      const Index left = loops_.extent[axis] - row.at[axis];  // rows until an axis further out moves
+      const Index rows = std::min({r1 - r, left, tile_size});
+      for (Index c = 0; c < n; ++c)
+        copy_line(size_[1], tile + c * size_[1], tile_size, at(1, row.offset[1] + (c0 + c) * along), across, rows);
+      for (Index k = 0; k < rows; ++k) {
+        const std::byte* const x = tile + k * tile_size * size_[1];
+        line_(f_, n, beta_, at_y(row.offset[0] + k * step + c0), &x);
+      }
+      r += rows;
+    }
+  }
+
+  MapLine line_;
+  const void* f_;
+  int beta_, count_ = 0;
+  std::byte* y_;
+  const std::byte* data_[max_operands] = {};
+  Index size_[max_operands] = {};
+  Loops loops_;
+};
 
 }  // namespace detail
 
@@ -199,59 +191,13 @@ WEFT_INLINE inline void map_tile(const Loops<2>& loops, Index r0, Index r1, Inde
 /// of Copy. A value out of the range of an integer TY is undefined, as in C++.
 template <class F, class TY, class... TX>
 void map(cpu, F f, Out<TY, cpu> y, std::type_identity_t<In<TX, cpu>>... x) {
+  static_assert(sizeof...(TX) < detail::max_operands);
   if (!y || y.numel() == 0) return;
-  constexpr int K = 1 + static_cast<int>(sizeof...(TX));
-  using detail::Loops;
-
-  Loops<K> loops;
-  const Strides* const strides[K] = {&y.strides, &x.strides...};
-  for (Index a = 0; a < y.shape.rank(); ++a) {
-    if (y.shape[a] == 1) continue;
-    assert(y.strides[a] > 0);
-    for (int k = 0; k < K; ++k) loops.stride[k][loops.rank] = (*strides[k])[a];
-    loops.push(y.shape[a]);
-  }
-  // y's fastest axis becomes the innermost, whatever order the axes are named in.
-  for (Index a = 1; a < loops.rank; ++a)
-    for (Index b = a; b > 0 && loops.stride[0][b - 1] < loops.stride[0][b]; --b) loops.swap(b - 1, b);
-  loops.merge();
-  if (loops.rank == 0) {
-    for (int k = 0; k < K; ++k) loops.stride[k][0] = 1;
-    loops.push(1);
-  }
-
-  const Index inner = loops.rank - 1, length = loops.extent[inner], rows = loops.count(inner);
-  // Where lines have gaps, narrow pieces reuse the cache lines that the next rows lie in.
-  bool gaps = false, tiles = false;
-  for (int k = 0; k < K; ++k) gaps = gaps || loops.stride[k][inner] > 1;
-  if constexpr (K == 2) {
-    Index fastest = inner;  // on which the input runs, of the axes that it runs on
-    for (Index a = 0; a < inner; ++a)
-      if (loops.stride[1][a] > 0 && loops.stride[1][a] < loops.stride[1][fastest]) fastest = a;
-    tiles = fastest != inner && loops.stride[0][inner] == 1;
-    if (tiles) loops.swap(fastest, inner - 1);
-  }
-  const Index cols_at_once = std::min<Index>(length, gaps ? detail::tile_size : piece_size);
-  const Index rows_at_once = std::max<Index>(1, piece_size / cols_at_once);
-  const Index col_pieces = (length + cols_at_once - 1) / cols_at_once;
-  const Index row_pieces = (rows + rows_at_once - 1) / rows_at_once;
-
-  TY* const to = y.data;
-  const int beta = y.beta;
-  const auto run = [&](const TX*... from) {
-    parallel(row_pieces * col_pieces, [&](Index piece) {
-      const Index r0 = piece / col_pieces * rows_at_once, r1 = std::min(rows, r0 + rows_at_once);
-      const Index c0 = piece % col_pieces * cols_at_once, c1 = std::min(length, c0 + cols_at_once);
-      const Loops<K>* const plan = &loops;
-      simd([=]() WEFT_INLINE {
-        constexpr auto I = std::index_sequence_for<TX...>{};
-        if constexpr (K == 2)
-          if (tiles) return detail::map_tile<F, TY, TX...>(*plan, r0, r1, c0, c1 - c0, beta, f, to, from...);
-        detail::map_piece<F, TY, TX...>(*plan, I, r0, r1, c0, c1, beta, f, to, from...);
-      });
-    });
-  };
-  run(x.data...);
+  const Strides* const strides[] = {&y.strides, &x.strides...};
+  detail::Map map(detail::map_line<F, TY, TX...>, &f, 1 + static_cast<int>(sizeof...(TX)), reinterpret_cast<std::byte*>(y.data), y.beta);
+  map.operand(y.data, sizeof(TY));
+  (map.operand(x.data, sizeof(TX)), ...);
+  map.run(y.shape, strides);
 }
 
 /// y[i] (+)= value; y may have any strides above 0.
