@@ -100,7 +100,7 @@ int train_model(const Options& o, const io::Newest& checkpoint) {
       Tape tape(batch.key);
       const auto loss = model.loss(batch.tokens, batch.targets);
       tape.backward(loss);
-      report.loss += static_cast<double>(loss.terms()[0].sum.item()) / batch.key.count;
+      report.loss += static_cast<double>(loss.terms()[0].sum.item()) / batch.key.counts[0];
     }
     const optim::GradientNorm norm = adamw.step({.lr = report.lr, .clip = 1.0});
     if (!norm.finite()) {

@@ -57,7 +57,7 @@ TEST_CASE("a steady training step calls neither the heap nor the system") {
       double last = 0;
       const auto step = [&] {
         for (Index micro = 0; micro < 2; ++micro) {
-          Tape tape(Key{1, 0, micro, 2, 66});
+          Tape tape(Key{1, 0, micro, 2, {66}});
           const auto loss = model.loss(tokens, targets);
           tape.backward(loss);
           last = loss.value();

@@ -112,7 +112,7 @@ TEST_CASE("a batch that is split has the same normaliser, and its gradients with
     const Index B = 4 / micros;
     double value = 0;
     for (Index i = 0; i < micros; ++i) {
-      Tape tape(Key{1, 0, i, micros, 29});
+      Tape tape(Key{1, 0, i, micros, {29}});
       const auto loss = model.loss(contiguous(slice(tokens, 0, i * B, (i + 1) * B)), contiguous(slice(targets, 0, i * B, (i + 1) * B)));
       value += static_cast<double>(loss.terms()[0].sum.item()) / 29;
       tape.backward(loss);

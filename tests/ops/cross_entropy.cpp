@@ -87,7 +87,7 @@ TEST_CASE("a backward of a loss divides by its count, or the step's", "[cross_en
   const auto t = labels({9}, 4);
   const auto run = [&](double count) {
     auto x = values({9, 4}).require_grad();
-    Tape tape(Key{.count = count});
+    Tape tape(Key{.counts = {count}});
     tape.backward(cross_entropy(x, t));
     return doubles(gradient(x));
   };

@@ -224,7 +224,7 @@ TEST_CASE("a batch that is split has the same normaliser, and its gradients with
     nn::zero_grad(model);
     Index at = 0;
     for (std::size_t i = 0; i < cuts.size(); at += cuts[i++]) {
-      Tape tape(Key{1, 0, static_cast<Index>(i), static_cast<Index>(cuts.size()), 7});
+      Tape tape(Key{1, 0, static_cast<Index>(i), static_cast<Index>(cuts.size()), {7}});
       tape.backward(Loss<float, cpu>(sum(tanh(model(slice(x, 0, at, at + cuts[i])))), static_cast<double>(cuts[i])));
     }
     return doubles(gradient(model.weight));

@@ -51,7 +51,7 @@ TEST_CASE("micro-batches divide by the count of the whole step") {
   const auto whole = gradient(x).to_vector();
   x.slot()->clear();
   for (Index micro = 0; micro < 2; ++micro) {  // 2 labels, then 3
-    Tape tape(Key{1, 0, micro, 2, 5});
+    Tape tape(Key{1, 0, micro, 2, {5}});
     const auto part = slice(x, 0, micro * 2, micro == 0 ? 2 : 5);
     tape.backward(Loss<float, cpu>(sum(part * part), static_cast<double>(part.numel())));
   }
@@ -61,7 +61,7 @@ TEST_CASE("micro-batches divide by the count of the whole step") {
 TEST_CASE("a term of each micro-batch is averaged over them") {
   const auto x = leaf({8});
   for (Index micro = 0; micro < 4; ++micro) {
-    Tape tape(Key{1, 0, micro, 4, 100});
+    Tape tape(Key{1, 0, micro, 4, {100}});
     Loss<float, cpu> loss(sum(x * 10.0), 25);
     loss.add({sum(x), 1, 2, true, "balance"});
     tape.backward(loss);

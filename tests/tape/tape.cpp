@@ -1,6 +1,8 @@
 // The tape: what is recorded when, the order of the reverse walk, when memory comes back, and every way to use one wrongly.
 #include "weft/tape/tape.hpp"
 
+#include <memory>
+
 #include "support.hpp"
 #include "weft/ops/arithmetic.hpp"
 #include "weft/ops/exp.hpp"

@@ -135,7 +135,7 @@ TEST_CASE("windows cover a split: every token but the first is a label once") {
     const TokenBatch batch = windows.batch(first, samples);
     REQUIRE(batch.inputs.size() == static_cast<std::size_t>(samples * context));
     for (std::size_t i = 0; i < batch.labels.size(); ++i) {
-      if (batch.labels[i] == ignored_label) {
+      if (batch.labels[i] == ignore_label) {
         CHECK(batch.inputs[i] == 0);
         continue;
       }

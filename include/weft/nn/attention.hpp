@@ -2,6 +2,8 @@
 // generation keeps.
 #pragma once
 
+#include <tuple>
+
 #include "weft/nn/linear.hpp"
 #include "weft/nn/rotary_embedding.hpp"
 #include "weft/ops/attention.hpp"

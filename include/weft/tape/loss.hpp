@@ -2,9 +2,13 @@
 // count of the whole step, so that cutting a batch into micro-batches changes no normaliser.
 #pragma once
 
+#include <span>
+
 #include "weft/tape/grad.hpp"
 
 namespace weft::inline WEFT_ABI {
+
+inline constexpr std::size_t max_loss_terms = 8;
 
 template <class T, class D>
 class Loss {
@@ -16,16 +20,15 @@ class Loss {
     bool per_micro_batch = false;  ///< defined for each micro-batch and averaged over them, such as a load balance
     const char* name = "loss";
   };
-  static constexpr Index max_terms = 8;
 
   Loss() = default;
   Loss(Tensor<T, D> sum, double count, const char* name = "loss") { add({std::move(sum), count, 1, false, name}); }
 
   void add(Term term) {
-    if (size_ == max_terms) fail<ValueError>("loss", "expected at most 8 terms", here());
+    if (size_ == max_loss_terms) fail<ValueError>("loss", "expected at most 8 terms", here());
     terms_[size_++] = std::move(term);
   }
-  std::span<const Term> terms() const { return {terms_, static_cast<std::size_t>(size_)}; }
+  std::span<const Term> terms() const { return {terms_, size_}; }
 
   /// The sum over terms of weight * sum / count.
   double value() const requires(std::is_same_v<D, cpu>) {
@@ -39,8 +42,8 @@ class Loss {
   }
 
  private:
-  Term terms_[max_terms];
-  Index size_ = 0;
+  Term terms_[max_loss_terms];
+  std::size_t size_ = 0;
 };
 
 }  // namespace weft::inline WEFT_ABI

@@ -2,20 +2,21 @@
 // holds only what the gradient needs; it is destroyed right after it ran, so activations are freed as early as they can be.
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "weft/tape/loss.hpp"
 
 namespace weft::inline WEFT_ABI {
 
-/// What a step's random numbers and normalisers depend on. Micro-batch `micro` of `micros`; `count` is the number of
-/// labels of the whole step over all ranks (0: the loss's own count).
+/// What a step's random numbers and normalisers depend on. Micro-batch `micro` of `micros`; `counts[i]` is what term i of the
+/// loss runs over in the whole step and over all ranks, such as its labels (0: the loss's own count).
 struct Key {
   std::uint64_t seed = 0;
   Index step = 0;
   Index micro = 0;
   Index micros = 1;
-  double count = 0;
+  std::array<double, max_loss_terms> counts = {};
 };
 
 /// One recorded op, as an audit sees it: what it read that wants a gradient, and what it made.
@@ -86,7 +87,10 @@ class Tape {
   void backward(const Loss<T, D>& loss, Where where = here()) {
     check_can_run(where);
     bool reached = false;
-    for (const auto& term : loss.terms()) reached |= seed(term.sum, term.weight / denominator(term), where);
+    for (std::size_t i = 0; i < loss.terms().size(); ++i) {
+      const auto& term = loss.terms()[i];
+      reached |= seed(term.sum, term.weight / denominator(term, key_.counts[i]), where);
+    }
     if (!reached) nothing_reached(where);
     run();
   }
@@ -230,9 +234,9 @@ class Tape {
                     "make the tape before the forward, call require_grad() on leaves, and see audit(model, loss)");
   }
   template <class Term>
-  double denominator(const Term& term) const {
+  double denominator(const Term& term, double count) const {
     if (term.per_micro_batch) return static_cast<double>(key_.micros);
-    return key_.count > 0 ? key_.count : term.count > 0 ? term.count : 1;
+    return count > 0 ? count : term.count > 0 ? term.count : 1;
   }
   template <class T, class D>
   bool seed(const Tensor<T, D>& y, double value, Where) {

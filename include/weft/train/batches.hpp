@@ -42,7 +42,7 @@ class Batches {
     const TokenBatch b = gather_batch(tokens_, offsets, config_.context);
     const Shape shape{b.samples, b.context};
     return {from_vector<std::int64_t, D>(b.inputs, shape), from_vector<std::int64_t, D>(b.labels, shape),
-            {config_.seed, step, micro, micros(), static_cast<double>(tokens_a_step())}};
+            {config_.seed, step, micro, micros(), {static_cast<double>(tokens_a_step())}}};
   }
 
  private:

@@ -12,11 +12,9 @@
 
 #include "weft/core/error.hpp"
 #include "weft/io/file.hpp"
+#include "weft/ops/cross_entropy.hpp"
 
 namespace weft::inline WEFT_ABI::train {
-
-/// The label that cross entropy ignores: what padded positions carry.
-inline constexpr std::int64_t ignored_label = -100;
 
 namespace detail {
 /// The regular files under `folder`, sorted by path; without .git and folders named build*. Links to folders are not
@@ -142,7 +140,7 @@ inline TokenBatch gather_batch(std::span<const std::int64_t> tokens, std::span<c
 }
 
 /// A split cut into consecutive windows of `context` tokens that do not overlap, for an evaluation over all of it:
-/// every token but the first is a label exactly once. The last window is padded: input 0, label `ignored_label`.
+/// every token but the first is a label exactly once. The last window is padded: input 0, label `ignore_label`.
 class Windows {
  public:
   /// Keeps a view of the tokens. Throws ValueError where there are fewer than two: nothing to predict.
@@ -165,7 +163,7 @@ class Windows {
   TokenBatch batch(Index first, Index samples) const {
     const auto extent = static_cast<std::size_t>(samples * context_);
     TokenBatch result{samples, context_, std::vector<std::int64_t>(extent, 0),
-                      std::vector<std::int64_t>(extent, ignored_label)};
+                      std::vector<std::int64_t>(extent, ignore_label)};
     const Index begin = std::min(first * context_, labels());
     const Index filled = std::min(samples * context_, labels() - begin);
     std::copy_n(tokens_.begin() + begin, filled, result.inputs.begin());

@@ -5,134 +5,14 @@
 #pragma once
 
 #include <algorithm>
-#include <cassert>
-#include <cmath>
 
 #include "weft/core/parallel.hpp"
 #include "weft/core/scratch.hpp"
-#include "weft/kernels/cpu/attention_softmax.hpp"
+#include "weft/kernels/cpu/attention_layout.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {
 
-struct AttentionOptions {
-  bool causal = true;  ///< query i sees keys j <= i + (Tk - Tq)
-  double scale = 0;    ///< of the scores; 0 stands for 1 / sqrt(D)
-};
-
 namespace attention {
-
-/// The extents of one call.
-struct Sizes {
-  Index B, Tq, Tk, H, K, D;
-  bool causal;
-  double scale;
-
-  template <class T>
-  Sizes(const In<T, cpu>& q, const In<T, cpu>& k, const AttentionOptions& options)
-      : B(q.shape[0]),
-        Tq(q.shape[1]),
-        Tk(k.shape[1]),
-        H(q.shape[2]),
-        K(k.shape[2]),
-        D(q.shape[3]),
-        causal(options.causal),
-        scale(options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<double>(D))) {
-    assert(q.shape.rank() == 4 && k.shape.rank() == 4);
-    assert(k.shape[0] == B && k.shape[3] == D);
-    assert(K == 0 ? H == 0 : H % K == 0);
-    assert(!causal || Tq <= Tk);
-    assert(D <= 1 || (q.strides[3] == 1 && k.strides[3] == 1));
-  }
-
-  Index group() const { return H / K; }           ///< query heads per key/value head
-  Index columns() const { return Tq * group(); }  ///< per key/value head
-  Index key_blocks() const { return (Tk + block - 1) / block; }
-  Index column_blocks() const { return (columns() + block - 1) / block; }
-  Index width() const { return (D + 15) / 16 * 16; }  ///< of a packed row
-  /// How many keys a column's query sees.
-  Index keys_seen(Index column) const { return causal ? column / group() + 1 + Tk - Tq : Tk; }
-};
-
-/// 64 columns (or the rest) of one key/value head: column c is query (first + c) / group of head (first + c) % group.
-struct Columns {
-  Index b, kv_head, first, count;
-  Index query[block], head[block];
-
-  Columns(const Sizes& n, Index b_, Index kv_head_, Index index)
-      : b(b_), kv_head(kv_head_), first(index * block), count(std::min(block, n.columns() - first)) {
-    const Index group = n.group();
-    for (Index c = 0, i = first / group, g = first % group; c < count; ++c) {
-      query[c] = i;
-      head[c] = kv_head * group + g;
-      if (++g == group) g = 0, ++i;
-    }
-  }
-  Index lanes() const { return (count + 15) / 16 * 16; }
-
-  /// Where this block's rows of a (B, Tq, H, D) tensor start.
-  void find(const Strides& strides, Index* at) const {
-    for (Index c = 0; c < count; ++c) at[c] = b * strides[0] + query[c] * strides[1] + head[c] * strides[2];
-  }
-  /// Where column c's element of a (B, H, Tq) tensor lies.
-  Index find_statistic(const Strides& strides, Index c) const {
-    return b * strides[0] + head[c] * strides[1] + query[c] * strides[2];
-  }
-
-  template <class S>
-  void mask(const Sizes& n, Index first_key, Index keys, Mask<S>& mask) const {
-    const Index shift = n.Tk - n.Tq - first_key;  // query i sees keys up to i + shift of this block
-    const bool cut = n.causal && query[0] + shift < keys - 1;
-    mask.step = cut ? 16 : block;
-    for (Index r = 0; r < block; r += 16)
-      mask.start[r / 16] = cut ? std::clamp<Index>((r - shift) * n.group() - first, 0, lanes()) / 16 * 16 : 0;
-    if (cut)
-      for (Index c = 0; c < lanes(); ++c)
-        mask.limit[c] = static_cast<S>(c < count ? std::clamp<Index>(query[c] + shift, -1, block) : block);
-  }
-};
-
-/// The rows of a block of keys or values.
-template <class T>
-struct KeyRows : Rows<const T> {
-  Index offsets[block];
-
-  KeyRows(const In<T, cpu>& x, const Columns& columns, Index first, Index count_)
-      : Rows<const T>{x.data + columns.b * x.strides[0] + first * x.strides[1] + columns.kv_head * x.strides[2],
-                      offsets, count_, x.shape[3]} {
-    for (Index r = 0; r < count_; ++r) offsets[r] = r * x.strides[1];
-  }
-  KeyRows(const KeyRows&) = delete;
-  KeyRows& operator=(const KeyRows&) = delete;
-};
-
-/// A block of keys or values as an operand: in place where it is in S already, else made in `packed`. Where rows are
-/// read as whole vectors, those of other widths are packed too.
-template <class T>
-struct KeyBlock {
-  const stat_t<T>* data;
-  Index stride;
-
-  KeyBlock(const In<T, cpu>& x, const Columns& columns, Index first, Index count, stat_t<T>* packed,
-           bool vectors = false) {
-    const Index width = (x.shape[3] + 15) / 16 * 16;
-    const KeyRows<T> rows(x, columns, first, count);
-    if constexpr (std::is_same_v<T, stat_t<T>>) {
-      data = rows.data;
-      stride = x.strides[1];
-      if (!vectors || width == x.shape[3]) return;
-    }
-    pack_rows<T>(rows, 1, packed, width);
-    data = packed;
-    stride = width;
-  }
-};
-
-/// Calls step(from, to, start) for the ranges of keys that the mask tells apart.
-template <class S, class Step>
-void for_steps(const Mask<S>& mask, Index keys, Step&& step) {
-  for (Index from = 0; from < keys; from += mask.step)
-    step(from, std::min(keys, from + mask.step), mask.start[from / 16]);
-}
 
 /// One block of columns: y = (p v) / sum(p) and lse.
 template <class T>
