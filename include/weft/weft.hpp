@@ -1,6 +1,7 @@
 // Everything.
 #pragma once
 
+#include "weft/comm.hpp"
 #include "weft/core.hpp"
 #include "weft/io.hpp"
 #include "weft/nn.hpp"

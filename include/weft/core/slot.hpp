@@ -12,11 +12,15 @@ namespace weft::inline WEFT_ABI {
 
 struct Slot;
 
-/// Who owns the gradients of parameters: an optimizer. The tape tells it when a parameter's last gradient of the backward
-/// has arrived.
+/// Who owns the gradients of parameters: an optimizer. It chooses their memory; the tape tells it when a parameter's last gradient
+/// of the backward has arrived, and when the backward has ended.
 struct Sink {
   virtual ~Sink() = default;
+  /// Where a gradient of so many bytes goes that nothing was written to yet.
+  virtual Ref<Storage> place(Slot&, std::size_t bytes) { return Ref<Storage>::make(bytes, true); }
   virtual void ready(Slot& slot) = 0;
+  /// Called once after each backward in which `place` was; `whole` is false where it ended with an exception.
+  virtual void backward_ended(bool whole) { static_cast<void>(whole); }
 };
 
 /// A function that sees a gradient once it is complete.

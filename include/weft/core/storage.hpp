@@ -239,11 +239,13 @@ struct Counted {
   Allocator* home = nullptr;
 };
 
-/// A block of memory that handles share. It may be dropped and materialised again while handles live.
+/// A block of memory that handles share. It may be dropped and materialised again while handles live, of its own or as a
+/// window of another block.
 struct Storage : Counted {
   std::size_t bytes = 0;
   void* data = nullptr;           ///< null while dropped
   Allocator* allocator = nullptr;
+  Ref<Storage> whole;             ///< the block that this one is a window of, or null
   std::uint64_t version = 0;      ///< counts writes in place
   Where written;                  ///< the last of them
 
@@ -257,8 +259,16 @@ struct Storage : Counted {
     allocator = &Allocator::mine();
     data = allocator->allocate(bytes);
   }
+  /// Becomes the window of `block` that begins `offset` bytes into it; what it held is dropped.
+  void lend(Ref<Storage> block, std::size_t offset) {
+    assert(block->data != nullptr && offset + bytes <= block->bytes);
+    drop();
+    data = static_cast<std::byte*>(block->data) + offset;
+    whole = std::move(block);
+  }
   void drop() {
-    if (data != nullptr) allocator->release(data, bytes);
+    if (data != nullptr && !whole) allocator->release(data, bytes);
+    whole = {};
     data = nullptr;
   }
   void touch(Where where) {

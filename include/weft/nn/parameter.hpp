@@ -25,10 +25,14 @@ struct Parameter : Tensor<W, D> {
   /// Allocates the block and fills it: an element is a function of seed, path and its position alone.
   void materialise(std::uint64_t seed, const std::string& path) const {
     this->storage()->materialise();
+    fill(seed, path, 0, Out<W, D>{this->data(), {this->numel()}, {1}, 0});
+  }
+  /// The same for the elements from `first` on that y holds.
+  void fill(std::uint64_t seed, const std::string& path, Index first, Out<W, D> y) const {
     if (init.std > 0)
-      kernels::normal_fill<W>(D{}, {philox_key(mix(seed, path)), 0, 0}, 0, init.std, 0, *this);
+      kernels::normal_fill<W>(D{}, {philox_key(mix(seed, path)), 0, 0}, 0, init.std, first, y);
     else
-      kernels::fill<W>(D{}, static_cast<W>(static_cast<stat_t<W>>(init.value)), *this);
+      kernels::fill<W>(D{}, static_cast<W>(static_cast<stat_t<W>>(init.value)), y);
   }
   /// Training leaves it as it is. Undone by require_grad().
   void freeze() { this->set_slot({}); }

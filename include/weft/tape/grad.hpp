@@ -40,7 +40,9 @@ int begin_write(Slot& slot) {
   Slot& root = slot.base();
   const Index n = numel(root.shape);
   if (!root.buffer) {
-    root.buffer = Ref<Storage>::make(static_cast<std::size_t>(n) * sizeof(T), true);
+    const std::size_t bytes = static_cast<std::size_t>(n) * sizeof(T);
+    if (root.sink != nullptr) tape_state().note(root.sink);
+    root.buffer = root.sink != nullptr ? root.sink->place(root, bytes) : Ref<Storage>::make(bytes, true);
     if (slot.covers) return 0;
     if (slot.parts) {
       root.assigned = slot.parts;

@@ -2,6 +2,7 @@
 // pays nothing.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "weft/core/slot.hpp"
@@ -18,6 +19,11 @@ struct TapeState {
   bool paused = false;                           ///< inside NoGrad
   bool in_backward = false;
   SlotList* collected = nullptr;                 ///< a checkpoint's first pass notes here what it reads from outside
+  std::vector<Sink*, CachedAllocator<Sink*>> sinks;  ///< those that got a gradient in the backward that runs
+
+  void note(Sink* sink) {
+    if (in_backward && std::find(sinks.begin(), sinks.end(), sink) == sinks.end()) sinks.push_back(sink);
+  }
 };
 
 inline TapeState& tape_state() {

@@ -191,9 +191,18 @@ class Tape {
   void run() {
     end();  // nothing records after this, nor from inside
     struct Running {
-      bool before = std::exchange(tape_state().in_backward, true);
+      bool before = std::exchange(tape_state().in_backward, true), whole = false;
       Scope scope = current_scope();
+      /// Tells the sinks, unless this is a checkpoint's inside.
+      void tell_sinks() {
+        while (!before && !tape_state().sinks.empty()) {
+          Sink* const sink = tape_state().sinks.back();
+          tape_state().sinks.pop_back();
+          sink->backward_ended(whole);
+        }
+      }
       ~Running() {
+        if (!whole) tell_sinks();
         tape_state().in_backward = before;
         current_scope() = scope;
       }
@@ -210,6 +219,8 @@ class Tape {
       }
       pop();
     }
+    running.whole = true;
+    running.tell_sinks();
   }
 
   void end() {
