@@ -4,3 +4,4 @@
 #include "weft/optim/adamw.hpp"
 #include "weft/optim/ema.hpp"
 #include "weft/optim/schedule.hpp"
+#include "weft/optim/unit.hpp"

@@ -22,6 +22,8 @@ void* counted(std::size_t bytes, std::size_t alignment = alignof(std::max_align_
 [[gnu::noinline]] void* operator new[](std::size_t bytes) { return counted(bytes); }
 [[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t alignment) { return counted(bytes, static_cast<std::size_t>(alignment)); }
 [[gnu::noinline]] void* operator new[](std::size_t bytes, std::align_val_t alignment) { return counted(bytes, static_cast<std::size_t>(alignment)); }
+[[gnu::noinline]] void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept { return counted(bytes); }
+[[gnu::noinline]] void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept { return counted(bytes); }
 [[gnu::noinline]] void operator delete(void* block) noexcept { std::free(block); }
 [[gnu::noinline]] void operator delete[](void* block) noexcept { std::free(block); }
 [[gnu::noinline]] void operator delete(void* block, std::size_t) noexcept { std::free(block); }
@@ -52,7 +54,7 @@ TEST_CASE("a steady training step calls neither the heap nor the system") {
       c.recompute = recompute;
       const nn::Transformer<float> model(c, 1);
       optim::AdamW adamw(model);
-      optim::Ema ema(model, 0.9);
+      optim::Ema ema(adamw, 0.9);
       const auto tokens = test::rule_tokens(3, 11, 0), targets = test::rule_tokens(3, 11, 1);
       double last = 0;
       const auto step = [&] {

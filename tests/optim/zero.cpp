@@ -1,0 +1,162 @@
+// One AdamW on many ranks: ZeRO 0 to 3 against one rank, bit for bit where exact; bytes and memory by the formulas.
+#include "weft/comm/threads.hpp"
+#include "weft/optim/ema.hpp"
+
+#include "../nn/support.hpp"
+
+using namespace weft;
+using test::Arch;
+
+namespace {
+
+struct Plan {
+  Arch arch = Arch::gpt2;
+  int ranks = 1, zero = 0;
+  bool exact = true;
+  Index micros = 4;
+  bool recompute = false, inside = false;
+  int threads = 1;
+  std::size_t bucket_bytes = std::size_t{1} << 15;  // several a unit
+};
+std::string name(const Plan& p) {
+  return std::string(test::name(p.arch)) + ", " + std::to_string(p.ranks) + " ranks, ZeRO " + std::to_string(p.zero) + (p.exact ? " exact" : "") +
+         (p.recompute ? ", recompute" : "") + (p.inside ? ", inside the backward" : "");
+}
+
+template <class T>
+struct Result {
+  std::vector<double> losses, norms;  // of each micro-batch and step
+  std::vector<T> weights;
+  bool operator==(const Result& other) const {
+    return test::same_bits(losses, other.losses) && test::same_bits(norms, other.norms) && test::same_bits(weights, other.weights);
+  }
+};
+
+nn::TransformerConfig config_of(const Plan& p) {
+  nn::TransformerConfig c = test::tiny(p.arch);
+  c.dropout = 0.1;
+  c.recompute = p.recompute;
+  return c;
+}
+
+template <class T, class W = T>
+Result<W> train(const Plan& plan, Index steps = 4) {
+  Result<W> result;
+  result.losses.resize(static_cast<std::size_t>(steps * plan.micros));
+  result.norms.resize(static_cast<std::size_t>(steps));
+  run_ranks(plan.ranks, [&](Communicator& comm) {
+    set_threads(plan.threads);
+    const nn::Transformer<T, W> model(config_of(plan));
+    optim::AdamW adamw(model, comm, {.beta2 = 0.99, .zero = plan.zero, .exact = plan.exact, .bucket_bytes = plan.bucket_bytes});
+    adamw.materialise(1);
+    for (Index step = 0; step < steps; ++step) {
+      const double clip = plan.inside ? 0 : 1, lr = 3e-3;
+      for (Index i = 0; i < plan.micros / plan.ranks; ++i) {
+        const Index micro = adamw.micro(i, plan.micros), start = 3 * step + micro;
+        Tape tape(Key{7, step, micro, plan.micros, {static_cast<double>(22 * plan.micros)}});
+        const auto loss = model.loss(test::rule_tokens(2, 11, start), test::rule_tokens(2, 11, start + 1));
+        result.losses[static_cast<std::size_t>(step * plan.micros + micro)] = loss.value();
+        if (plan.inside) {
+          const double norm = adamw.backward(tape, loss, {.lr = lr});
+          if (comm.rank() == 0) result.norms[static_cast<std::size_t>(step)] = norm;
+        } else {
+          tape.backward(loss);
+        }
+      }
+      if (plan.inside) continue;
+      const double norm = adamw.step({.lr = lr, .clip = clip});
+      if (comm.rank() == 0) result.norms[static_cast<std::size_t>(step)] = norm;
+    }
+    adamw.with_parameters([&] { if (comm.rank() == 0) result.weights = test::weights(model); });
+  });
+  return result;
+}
+
+/// The largest difference of weights, in units of the largest weight.
+template <class W>
+double difference(const Result<W>& a, const Result<W>& b) {
+  double most = 0, scale = 0;
+  REQUIRE(a.weights.size() == b.weights.size());
+  for (std::size_t i = 0; i < a.weights.size(); ++i) {
+    most = std::max(most, std::abs(static_cast<double>(a.weights[i]) - static_cast<double>(b.weights[i])));
+    scale = std::max(scale, std::abs(static_cast<double>(a.weights[i])));
+  }
+  return most / scale;
+}
+
+}  // namespace
+
+TEST_CASE("exact: losses, norms and weights have the same bits for 1, 2, 4 and 8 ranks, ZeRO 0 to 3") {
+  for (const Arch arch : test::all_archs) {
+    const Result<float> one = train<float>({.arch = arch, .micros = 8});
+    for (const int ranks : {1, 2, 4, 8})
+      for (const int zero : {0, 1, 2, 3}) {
+        const Plan plan{.arch = arch, .ranks = ranks, .zero = zero, .micros = 8};
+        INFO(name(plan));
+        CHECK(train<float>(plan) == one);
+      }
+    CHECK_FALSE(train<float>({.arch = arch, .ranks = 2, .exact = false, .micros = 8}) == one);  // other sums: the bits do depend on them
+    CHECK(train<float>({.arch = arch, .ranks = 2, .zero = 1, .micros = 8, .threads = 3}) == one);
+    CHECK(train<float>({.arch = arch, .ranks = 2, .zero = 3, .micros = 8, .threads = 2, .bucket_bytes = 1}) == one);
+  }
+}
+
+TEST_CASE("exact: recompute, narrow weights, and micro-batches that are no power of two") {
+  const Result<float> one = train<float>({.recompute = true});
+  CHECK(one == train<float>({}));
+  for (const int zero : {0, 2, 3}) CHECK(train<float>({.ranks = 4, .zero = zero, .recompute = true}) == one);
+  const auto narrow = train<bf16>({.arch = Arch::llama});
+  for (const int zero : {0, 1, 2, 3}) CHECK(train<bf16>({.arch = Arch::llama, .ranks = 2, .zero = zero}) == narrow);
+  const Result<double> six = train<double>({.micros = 6});
+  for (const int zero : {2, 3}) CHECK(train<double>({.ranks = 2, .zero = zero, .micros = 6}) == six);
+  CHECK_THROWS_WITH(train<double>({.ranks = 2, .zero = 1, .micros = 6}), Catch::Contains("power of two of micro-batches"));
+  CHECK_THROWS_WITH(train<double>({.ranks = 3, .zero = 1, .micros = 6}), Catch::Contains("power of two of ranks"));
+}
+
+TEST_CASE("not exact: any number of ranks, within roundings") {
+  for (const Arch arch : test::all_archs) {
+    const Result<double> one = train<double>({.arch = arch, .exact = false, .micros = 6});
+    for (const int ranks : {1, 2, 3, 6})
+      for (const int zero : {0, 1, 2, 3}) {
+        const Plan plan{.arch = arch, .ranks = ranks, .zero = zero, .exact = false, .micros = 6};
+        INFO(name(plan));
+        // AdamW divides by sqrt(v) + 1e-8: a rounding of 1e-16 in a gradient of about 1e-8 moves a weight by up to 1e-8 lr.
+        CHECK(difference(train<double>(plan), one) < 1e-9);
+      }
+  }
+}
+
+TEST_CASE("updates inside the backward are those of a step, on any number of ranks and stage") {
+  for (const int ranks : {1, 2, 4})
+    for (const int zero : {0, 1, 2, 3})
+      for (const bool recompute : {false, true}) {
+        Plan plan{.arch = Arch::llama, .ranks = ranks, .zero = zero, .micros = ranks, .recompute = recompute, .inside = true};
+        INFO(name(plan));
+        const Result<float> inside = train<float>(plan);
+        // A step whose clip never binds, on one rank.
+        Result<float> expected;
+        const nn::Transformer<float> model(config_of(plan), 1);
+        optim::AdamW adamw(model, {.beta2 = 0.99, .exact = true});
+        for (Index step = 0; step < 4; ++step) {
+          for (Index micro = 0; micro < ranks; ++micro) {
+            Tape tape(Key{7, step, micro, ranks, {22.0 * ranks}});
+            const auto loss = model.loss(test::rule_tokens(2, 11, 3 * step + micro), test::rule_tokens(2, 11, 3 * step + micro + 1));
+            tape.backward(loss);
+            expected.losses.push_back(loss.value());
+          }
+          expected.norms.push_back(adamw.step({.lr = 3e-3}));
+        }
+        expected.weights = test::weights(model);
+        CHECK(inside == expected);
+      }
+}
+
+TEST_CASE("updates inside the backward refuse what needs all gradients at once") {
+  const nn::Transformer<float> model(test::tiny(Arch::gpt2), 1);
+  optim::AdamW adamw(model);
+  const auto tokens = test::rule_tokens(2, 11, 0);
+  Tape tape(Key{1, 0, 0, 2});
+  const auto loss = model.loss(tokens, tokens);
+  CHECK_THROWS_WITH(adamw.backward(tape, loss, {.lr = 1, .clip = 1}), Catch::Contains("expected no clip"));
+  CHECK_THROWS_WITH(adamw.backward(tape, loss, {.lr = 1}), Catch::Contains("one micro-batch"));
+}
