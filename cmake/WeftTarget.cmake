@@ -1,4 +1,4 @@
-# The library's two targets. weft::weft is the headers; weft::compiled is the same headers with the common instantiations
+# The library's targets. weft::weft is the headers; weft::compiled is the same headers with the common instantiations
 # compiled once, which makes programs compile several times faster. Used in the source tree and by an installed package, which
 # sets WEFT_INCLUDE_DIR and WEFT_SOURCE: both are built with the flags of the project that uses them.
 
@@ -39,6 +39,21 @@ if(WEFT_ONEDNN)
   target_compile_definitions(weft INTERFACE WEFT_ONEDNN)
   target_include_directories(weft SYSTEM INTERFACE ${WEFT_DNNL_INCLUDE})
   target_link_libraries(weft INTERFACE ${WEFT_DNNL_LIBRARY})
+endif()
+
+# weft::mpi, for programs whose ranks are processes: weft/comm/world.hpp finds them.
+if(NOT DEFINED WEFT_MPI)
+  set(WEFT_MPI ON)
+endif()
+if(WEFT_MPI)
+  set(MPI_CXX_SKIP_MPICXX ON)
+  find_package(MPI QUIET COMPONENTS CXX)
+  if(MPI_CXX_FOUND)
+    add_library(weft_mpi INTERFACE)
+    add_library(weft::mpi ALIAS weft_mpi)
+    target_link_libraries(weft_mpi INTERFACE weft MPI::MPI_CXX)
+    target_compile_definitions(weft_mpi INTERFACE WEFT_MPI)
+  endif()
 endif()
 
 # Only weft/io and what includes it need these two; a program of tensors and ops builds without them.

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 bash cmake/install-packages.sh g++ cmake ninja-build libdnnl-dev nlohmann-json3-dev libxxhash-dev libcli11-dev catch2 ccache \
-  clang-16 libomp-16-dev
+  clang-16 libomp-16-dev libopenmpi-dev openmpi-bin
 
 options=(-DWEFT_BUILD_TESTS=ON -DWEFT_BUILD_EXAMPLES=ON -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 [ -f build/CMakeCache.txt ] || options+=(-G Ninja -DCMAKE_BUILD_TYPE=Release)

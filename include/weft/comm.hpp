@@ -1,8 +1,13 @@
-// Collectives among ranks. For processes see weft/comm/mpi.hpp, which needs MPI.
+// Collectives among ranks: threads of this process, or processes of an MPI launcher where the program links weft::mpi.
 #pragma once
 
 #include "weft/comm/call.hpp"
 #include "weft/comm/communicator.hpp"
+#if defined(WEFT_MPI)
+#include "weft/comm/heartbeat.hpp"
+#include "weft/comm/mpi.hpp"
+#endif
 #include "weft/comm/threads.hpp"
 #include "weft/comm/transport.hpp"
 #include "weft/comm/tree_reduce.hpp"
+#include "weft/comm/world.hpp"

@@ -122,6 +122,9 @@
   how std::vector<std::int64_t> nn::generate(const nn::Transformer<T>&, std::vector<std::int64_t>, Index, nn::Sampling, \
                                              Where);                                                                    \
   how optim::AdamW<cpu>::AdamW(const nn::Transformer<T>&, optim::AdamWConfig);                                          \
+  how optim::AdamW<cpu>::AdamW(const nn::Transformer<T>&, Communicator&, optim::AdamWConfig, Where);                    \
+  how void io::save(const nn::Transformer<T>&, optim::AdamW<cpu>&, const std::string&,                                  \
+                    std::map<std::string, std::string>, Where);                                                         \
   how io::Digest io::save(const nn::Transformer<T>&, const std::string&, std::map<std::string, std::string>, Where);    \
   how void io::load(const nn::Transformer<T>&, const std::string&, Where);                                              \
   how std::string io::save_checkpoint(const std::string&, Index, const nn::Transformer<T>&, optim::AdamW<cpu>&,         \

@@ -8,6 +8,7 @@
 
 #include "../nn/support.hpp"
 #include "support.hpp"
+#include "weft/comm/threads.hpp"
 #include "weft/nn/linear.hpp"
 #include "weft/ops/sum.hpp"
 #include "weft/ops/tanh.hpp"
@@ -83,7 +84,7 @@ void check_kill_and_resume(Arch arch) {
 template <class M>
 std::vector<std::vector<double>> state(const M& model, optim::AdamW<cpu>& adamw) {
   std::vector<std::vector<double>> all;
-  const auto note = [&](const std::string&, const auto& x) {
+  const auto note = [&](const std::string&, const auto& x, const auto&...) {
     all.emplace_back();
     for (auto v : x.to_vector()) all.back().push_back(static_cast<double>(v));
   };
@@ -159,4 +160,43 @@ TEST_CASE("another model, and another environment") {
   const std::string line = io::load_checkpoint(newest, a, first);
   CHECK_THAT(line, Catch::Contains("was something else, is "));
   CHECK(line.find('\n') == std::string::npos);
+}
+
+TEST_CASE("a run saved on some ranks goes on on others, with any stage: 4 to 2 to 1 to 3 to 4") {
+  const test::TemporaryFolder folder;
+  const auto model_of = [] { return nn::Transformer<bf16>(test::tiny(Arch::mixtral)); };
+  // Three steps on one rank: what every file must give.
+  const auto one = model_of();
+  optim::AdamW first(one);
+  first.materialise(5);
+  test::train_steps(one, first, 0, 3);
+  const auto expected = state(one, first);
+  io::save(one, folder / "one.safetensors");
+  io::save_checkpoint(folder / "0", 3, one, first, {});
+
+  int hop = 0;
+  for (const auto& [ranks, zero] : {std::pair{4, 3}, {2, 1}, {1, 0}, {3, 2}, {4, 0}, {3, 3}}) {
+    INFO(ranks << " ranks, ZeRO " << zero);
+    const std::string from = folder / std::to_string(hop), to = folder / std::to_string(hop + 1), plain = folder / (std::to_string(hop) + ".safetensors");
+    ++hop;
+    run_ranks(ranks, [&, ranks = ranks, zero = zero](Communicator& comm) {
+      const auto model = model_of();
+      optim::AdamW adamw(model, comm, {.zero = zero, .bucket_bytes = 20000});
+      io::load_checkpoint(io::newest_whole(from), model, adamw);
+      io::save_checkpoint(to, 3, model, adamw, {});
+      io::save(model, adamw, plain);
+      if (io::newest_whole(to).manifest.world != ranks) throw std::runtime_error("world");
+    });
+    const auto back = model_of();
+    optim::AdamW adamw(back);
+    io::load_checkpoint(io::newest_whole(to), back, adamw);
+    CHECK(adamw.steps() == 3);
+    CHECK(state(back, adamw) == expected);
+    CHECK(test::get_file(plain) == test::get_file(folder / "one.safetensors"));
+  }
+
+  // What is another model's.
+  const auto other = nn::Transformer<bf16>(test::tiny(Arch::mixtral, {.vocab = 19, .width = 16, .layers = 2, .heads = 4, .context = 12}));
+  optim::AdamW second(other);
+  CHECK_THAT(test::io_error([&] { io::load_checkpoint(io::newest_whole(folder / "1"), other, second); }), Catch::Contains("model.embed_tokens.weight"));
 }

@@ -123,8 +123,8 @@ TEST_CASE("inside a model, the module is named") {
   CHECK(text.find("[linear] expected the last axis of x to equal the last of weight, got x (2, 4) and weight (4, 3)") == 0);
   CHECK(text.find(" in model.inner.fc") != std::string::npos);
   CHECK(text.find("at test.cpp:") != std::string::npos);
-  nn::Linear<float> empty(3, 4);
-  expect(__LINE__, [&] { empty(a); }, "[tensor] the block of a tensor of shape (4) is not in memory\n  hint: materialise the model (pass a Seed, or load weights) before using it");
+  nn::Linear<float> empty(3, 4, false);
+  expect(__LINE__, [&] { empty(a); }, "[tensor] the block of a tensor of shape (4, 3) is not in memory\n  hint: materialise the model (pass a Seed, or load weights) before using it");
 }
 
 TEST_CASE("a backward that fails names the line of the forward") {

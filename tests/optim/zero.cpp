@@ -2,72 +2,21 @@
 #include "weft/comm/threads.hpp"
 #include "weft/optim/ema.hpp"
 
-#include "../nn/support.hpp"
+#include "training.hpp"
 
 using namespace weft;
 using test::Arch;
+using test::Plan;
+using test::Result;
 
 namespace {
 
-struct Plan {
-  Arch arch = Arch::gpt2;
-  int ranks = 1, zero = 0;
-  bool exact = true;
-  Index micros = 4;
-  bool recompute = false, inside = false;
-  int threads = 1;
-  std::size_t bucket_bytes = std::size_t{1} << 15;  // several a unit
-};
-std::string name(const Plan& p) {
-  return std::string(test::name(p.arch)) + ", " + std::to_string(p.ranks) + " ranks, ZeRO " + std::to_string(p.zero) + (p.exact ? " exact" : "") +
-         (p.recompute ? ", recompute" : "") + (p.inside ? ", inside the backward" : "");
-}
-
-template <class T>
-struct Result {
-  std::vector<double> losses, norms;  // of each micro-batch and step
-  std::vector<T> weights;
-  bool operator==(const Result& other) const {
-    return test::same_bits(losses, other.losses) && test::same_bits(norms, other.norms) && test::same_bits(weights, other.weights);
-  }
-};
-
-nn::TransformerConfig config_of(const Plan& p) {
-  nn::TransformerConfig c = test::tiny(p.arch);
-  c.dropout = 0.1;
-  c.recompute = p.recompute;
-  return c;
-}
-
 template <class T, class W = T>
-Result<W> train(const Plan& plan, Index steps = 4) {
-  Result<W> result;
-  result.losses.resize(static_cast<std::size_t>(steps * plan.micros));
-  result.norms.resize(static_cast<std::size_t>(steps));
+Result<W> train(const Plan& plan) {
+  Result<W> result = test::room_for<W>(plan);
   run_ranks(plan.ranks, [&](Communicator& comm) {
     set_threads(plan.threads);
-    const nn::Transformer<T, W> model(config_of(plan));
-    optim::AdamW adamw(model, comm, {.beta2 = 0.99, .zero = plan.zero, .exact = plan.exact, .bucket_bytes = plan.bucket_bytes});
-    adamw.materialise(1);
-    for (Index step = 0; step < steps; ++step) {
-      const double clip = plan.inside ? 0 : 1, lr = 3e-3;
-      for (Index i = 0; i < plan.micros / plan.ranks; ++i) {
-        const Index micro = adamw.micro(i, plan.micros), start = 3 * step + micro;
-        Tape tape(Key{7, step, micro, plan.micros, {static_cast<double>(22 * plan.micros)}});
-        const auto loss = model.loss(test::rule_tokens(2, 11, start), test::rule_tokens(2, 11, start + 1));
-        result.losses[static_cast<std::size_t>(step * plan.micros + micro)] = loss.value();
-        if (plan.inside) {
-          const double norm = adamw.backward(tape, loss, {.lr = lr});
-          if (comm.rank() == 0) result.norms[static_cast<std::size_t>(step)] = norm;
-        } else {
-          tape.backward(loss);
-        }
-      }
-      if (plan.inside) continue;
-      const double norm = adamw.step({.lr = lr, .clip = clip});
-      if (comm.rank() == 0) result.norms[static_cast<std::size_t>(step)] = norm;
-    }
-    adamw.with_parameters([&] { if (comm.rank() == 0) result.weights = test::weights(model); });
+    test::train_rank<T, W>(plan, comm, result);
   });
   return result;
 }
@@ -135,7 +84,7 @@ TEST_CASE("updates inside the backward are those of a step, on any number of ran
         const Result<float> inside = train<float>(plan);
         // A step whose clip never binds, on one rank.
         Result<float> expected;
-        const nn::Transformer<float> model(config_of(plan), 1);
+        const nn::Transformer<float> model(test::config_of(plan), 1);
         optim::AdamW adamw(model, {.beta2 = 0.99, .exact = true});
         for (Index step = 0; step < 4; ++step) {
           for (Index micro = 0; micro < ranks; ++micro) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <bit>
+#include <cassert>
 #include <map>
 #include <span>
 #include <string>
@@ -129,6 +130,12 @@ class SafetensorsReader {
       detail::refuse(path(), at,
                      shown(entry.name) + " to be read into " + std::to_string(entry.end - entry.begin) + " bytes",
                      std::to_string(bytes.size()), file_.where());
+    read(entry, 0, bytes);
+  }
+  /// Reads as many bytes as there is room for, from byte `first` of the tensor's on, which must be there.
+  void read(const Entry& entry, std::uint64_t first, std::span<std::byte> bytes) const {
+    const std::uint64_t at = header_.data_begin + entry.begin + first;
+    assert(first + bytes.size() <= entry.end - entry.begin);
     file_.read(at, bytes);
     if (entry.dtype != Dtype::boolean) return;
     const auto bad = std::find_if(bytes.begin(), bytes.end(), [](std::byte b) { return b > std::byte{1}; });

@@ -162,6 +162,17 @@ class AdamW : private Sink {
     f();
     release_all();
   }
+  /// Runs f for each unit while its parameters, and maybe others, are there.
+  template <class F>
+  void with_each_unit(F&& f, Where where = here()) {
+    for_each_unit([&](auto& u) {
+      if (config_.zero == 3) u.gather(where);
+      f();
+      if (config_.zero == 3) u.release();
+    });
+  }
+  /// Parameters that are only described get memory, unless ranks share them.
+  void allocate_weights() { for_each_unit([](auto& u) { u.allocate_weights(); }); }
   /// What for_each_weight gave was written: other ranks' copies follow.
   void weights_changed(Where where = here()) {
     release_all();
