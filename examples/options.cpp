@@ -35,6 +35,8 @@ void for_each_option(O& o, F&& f) {
   f("weight-decay", o.weight_decay, "Training", "AdamW's decay of matrices");
   f("seed", o.seed, "Training", "of weights, data order and dropout");
   f("threads", o.threads, "Training", "threads; 0: all cores. The result does not depend on it");
+  f("zero", o.zero, "Ranks", "what ranks share: 0 nothing, 1 optimizer states, 2 also gradients, 3 also parameters");
+  f("exact", o.exact, "Ranks", "the same bits for any number of ranks, a power of two (needs --micro-batch)");
   f("save-every", o.save_every, "Training", "steps between checkpoints; 0: only at the end");
   f("eval-every", o.eval_every, "Training", "steps between evaluations; 0: only at the end");
   f("sample", o.sample, "Training", "tokens of each sample printed at the end");
@@ -87,7 +89,7 @@ std::map<std::string, std::string> preset_values(const std::string& name) {
   throw UsageError("--preset: expected nanogpt, gpt2, llama or mixtral, got " + name);
 }
 
-void check(const Options& o) {
+void check(const Options& o, Index ranks) {
   const auto expect = [](bool ok, const std::string& name, const std::string& range, const std::string& got) {
     if (!ok) throw UsageError("--" + name + ": expected " + range + ", got " + got);
   };
@@ -106,6 +108,13 @@ void check(const Options& o) {
   expect(o.tokenizer == "char" || o.tokenizer == "byte", "tokenizer", "char or byte", o.tokenizer);
   expect(o.micro_batch == 0 || o.batch % o.micro_batch == 0, "micro-batch", "a divisor of --batch " + std::to_string(o.batch), std::to_string(o.micro_batch));
   expect(o.threads <= 1024, "threads", "at most 1024", std::to_string(o.threads));
+  expect(o.zero >= 0 && o.zero <= 3, "zero", "0, 1, 2 or 3", std::to_string(o.zero));
+  const Index micro = o.micro_batch > 0 ? o.micro_batch : std::max<Index>(1, o.batch / ranks);
+  expect(o.batch % (micro * ranks) == 0, "batch", "a multiple of " + std::to_string(ranks) + " ranks x --micro-batch " + std::to_string(micro), std::to_string(o.batch));
+  expect(!o.exact || o.micro_batch > 0, "exact", "--micro-batch beside it, which the sums depend on", "none");
+  expect(!o.exact || (ranks & (ranks - 1)) == 0, "exact", "a power of two of ranks", std::to_string(ranks));
+  const Index a_rank = o.batch / micro / ranks;
+  expect(!o.exact || ranks == 1 || o.zero >= 2 || (a_rank & (a_rank - 1)) == 0, "exact", "a power of two of micro-batches a rank, or --zero 2 or 3", std::to_string(a_rank));
   if (o.text.empty()) throw UsageError("--text: expected at least one file or folder to train on, got none");
   try {
     o.model(256).check(Where{});
@@ -134,7 +143,7 @@ std::map<std::string, std::string> Options::saved(const std::string& text_hash) 
   return map;
 }
 
-CommandLine read_command_line(int argc, char** argv) {
+CommandLine read_command_line(int argc, char** argv, int ranks) {
   Options typed;
   CLI::App app("Trains a decoder-only transformer on text, then prints samples.\n"
                "Example: train --text book.txt --arch llama --steps 1000 --out runs/book", "train");
@@ -167,15 +176,15 @@ CommandLine read_command_line(int argc, char** argv) {
     set_values(line.options, line.checkpoint.manifest.options);
     const std::map<std::string, std::string> was = as_map(line.options);
     for (const auto& [name, value] : given)
-      if (name != "steps" && name != "threads" && name != "out" && name != "sample" && was.at(name) != value)
+      if (name != "steps" && name != "threads" && name != "out" && name != "sample" && name != "zero" && was.at(name) != value)
         throw UsageError("--" + name + ": expected " + was.at(name) + ", as the run in " + line.checkpoint.path + " has it, got " + value +
-                         "\nA resumed run may change steps, threads, sample and out; without --resume a new one starts.");
+                         "\nA resumed run may change steps, threads, sample, zero and out; without --resume a new one starts.");
   } else {
     set_values(line.options, preset_values(typed.preset));
   }
   set_values(line.options, given);
   line.options.out = typed.out;
   line.options.resume = typed.resume;
-  check(line.options);
+  check(line.options, ranks);
   return line;
 }

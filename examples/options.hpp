@@ -17,7 +17,8 @@ struct Options {
   weft::Index batch = 16, micro_batch = 0, steps = 700;
   double lr = 1e-3, dropout = 0, weight_decay = 0.1;
   weft::Index seed = 1337, threads = 0;
-  bool recompute = false;
+  bool recompute = false, exact = false;
+  weft::Index zero = 0;
   std::string dtype = "float", tokenizer = "char";
   weft::Index save_every = 500, eval_every = 250, sample = 400;
   bool resume = false;
@@ -37,6 +38,6 @@ struct CommandLine {
   weft::io::Newest checkpoint;
 };
 
-/// Throws UsageError on an unknown option, a value out of range, or one that conflicts with the checkpoint; prints help or version and
+/// `ranks`: those that run the program together. Throws UsageError on an unknown option, a value out of range, or one that conflicts with the checkpoint; prints help or version and
 /// exits with 0 where they are asked for.
-CommandLine read_command_line(int argc, char** argv);
+CommandLine read_command_line(int argc, char** argv, int ranks = 1);

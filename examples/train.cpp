@@ -1,8 +1,11 @@
-// Trains a decoder-only transformer on text: the whole of a training program, over weft's public interface. The options are in
-// options.hpp; what happens to them is below, from top to bottom.
+// Trains a decoder-only transformer on text: the whole of a training program, over weft's public interface, on one rank or, started by
+// mpirun, on many. The options are in options.hpp; what happens to them is below, from top to bottom.
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
+#include <numeric>
+#include <optional>
 
 #include "options.hpp"
 #include "weft/weft.hpp"
@@ -22,19 +25,22 @@ void make_folder(const std::string& out) {
   std::filesystem::create_directories(out);
 }
 
-/// Runs a step's micro-batches again, weights untouched, and returns the error that names the op whose result is not finite.
+/// Runs a step's micro-batches again, weights untouched, and throws the error that names the op whose result is not finite. Of many
+/// ranks the first that finds it ends the others.
 template <class M>
-std::string find_cause(const M& model, const train::Batches& batches, Index step) {
+[[noreturn]] void throw_cause(const M& model, const train::Batches& batches, Index step, const optim::AdamW<cpu>& adamw, Communicator& ranks) {
+  const std::string what = "step " + std::to_string(step + 1) + ": the loss or its gradient is not finite; the weights are those of the step before.\n";
   try {
-    for (Index micro = 0; micro < batches.micros(); ++micro) {
-      const train::Batch batch = batches.at(step, micro);
+    for (Index i = 0; i < batches.micros() / ranks.size(); ++i) {
+      const train::Batch batch = batches.at(step, adamw.micro(i, batches.micros()));
       Tape tape(batch.key, {.check = true});
       tape.backward(model.loss(batch.tokens, batch.targets));
     }
-  } catch (const Error& error) {
-    return error.what();
+  } catch (const NumericError& error) {
+    throw NumericError(what + error.what());
   }
-  return "the sum of the gradients' squares overflows";
+  ranks.barrier();
+  throw NumericError(what + "the sum of the gradients' squares overflows");
 }
 
 /// What the model makes of a prompt.
@@ -45,7 +51,7 @@ std::string sample(const M& model, const io::Tokenizer& tokenizer, std::vector<s
 }
 
 template <class T>
-int train_model(const Options& o, const io::Newest& checkpoint) {
+int train_model(const Options& o, const io::Newest& checkpoint, Communicator& ranks) {
   // The text, as tokens: the first nine tenths to train on, the rest to see what was learned.
   const std::string text = train::load_text(o.text);
   const std::string text_hash = io::hash_bytes(text);
@@ -55,113 +61,144 @@ int train_model(const Options& o, const io::Newest& checkpoint) {
   const std::vector<std::int64_t> tokens = tokenizer.encode(text);
   const train::Split split = train::split_tokens(tokens);
   const auto seed = static_cast<std::uint64_t>(o.seed);
-  const train::Batches batches(split.train, {o.batch, o.micro_batch, o.context, seed});
+  const train::Batches batches(split.train, {o.batch, o.micro_batch > 0 ? o.micro_batch : o.batch / ranks.size(), o.context, seed});
   const train::Windows validation(split.validation, o.context);
 
   // The model, its optimizer and its learning rate.
-  nn::Transformer<T> model(o.model(tokenizer.vocab()), seed);
-  optim::AdamW adamw(model, {.beta1 = 0.9, .beta2 = 0.99, .weight_decay = o.weight_decay});
+  const nn::Transformer<T> model(o.model(tokenizer.vocab()));
+  optim::AdamW adamw(model, ranks, {.beta1 = 0.9, .beta2 = 0.99, .weight_decay = o.weight_decay, .zero = static_cast<int>(o.zero), .exact = o.exact});
   const auto lr = optim::warmup_cosine({.peak = o.lr, .floor = o.lr / 10, .warmup = std::min<Index>(100, o.steps / 10), .steps = std::max<Index>(1, o.steps)});
 
-  // Where to begin, and where to write.
+  // Where to begin, and where to write. Rank 0 alone speaks, and writes what is not a checkpoint.
+  const bool speaks = ranks.rank() == 0;
   const Index first = checkpoint ? checkpoint.manifest.step : 0;
   if (checkpoint) {
     const std::string differs = io::load_checkpoint(checkpoint, model, adamw);
-    std::fprintf(stderr, "resumed %s\n", checkpoint.path.c_str());
-    if (!differs.empty()) std::fprintf(stderr, "the bits may differ from here on: %s\n", differs.c_str());
+    if (speaks) std::fprintf(stderr, "resumed %s\n", checkpoint.path.c_str());
+    if (speaks && !differs.empty()) std::fprintf(stderr, "the bits may differ from here on: %s\n", differs.c_str());
   } else {
-    if (o.resume) std::fprintf(stderr, "nothing to resume in %s: starting anew\n", o.out.c_str());
-    make_folder(o.out);
+    adamw.materialise(seed);
+    if (speaks && o.resume) std::fprintf(stderr, "nothing to resume in %s: starting anew\n", o.out.c_str());
+    if (speaks) make_folder(o.out);
   }
-  io::sweep_temporary(o.out);
-  train::MetricsLog metrics(o.out + "/metrics.jsonl", checkpoint ? first : -1);
-  double roof = train::gemm_roof_flops();
+  std::optional<train::MetricsLog> metrics;
+  std::optional<train::Progress> progress;
+  if (speaks) {
+    io::sweep_temporary(o.out);
+    metrics.emplace(o.out + "/metrics.jsonl", checkpoint ? first : -1);
+    progress.emplace();
+  }
+  const auto measured_roof = [&] {
+    double flops = train::gemm_roof_flops();
+    ranks.all_reduce<double>({&flops, 1});
+    return flops;
+  };
+  double roof = measured_roof();
   const double step_flops = train::flops_per_token(model.config) * static_cast<double>(batches.tokens_a_step());
-  std::fprintf(stderr, "%s of text, %lld tokens of %lld kinds; %s parameters; %d threads, products at %.0f GFLOP/s\n",
-               train::short_count(static_cast<double>(text.size())).c_str(), static_cast<long long>(tokens.size()), static_cast<long long>(tokenizer.vocab()),
-               train::short_count(static_cast<double>(nn::count_parameters(model))).c_str(), threads(), roof * 1e-9);
+  if (speaks)
+    std::fprintf(stderr, "%s of text, %lld tokens of %lld kinds; %s parameters; %s%d threads, products at %.0f GFLOP/s\n",
+                 train::short_count(static_cast<double>(text.size())).c_str(), static_cast<long long>(tokens.size()), static_cast<long long>(tokenizer.vocab()),
+                 train::short_count(static_cast<double>(nn::count_parameters(model))).c_str(), (ranks.size() > 1 ? std::to_string(ranks.size()) + " ranks of " : "").c_str(), threads(), roof * 1e-9);
 
   // The loop: batch, loss, backward, step.
-  const train::StopSignals signals;
-  train::Progress progress;
+  const train::StopSignals signals(ranks.size() > 1 ? 2 : 0);
   Index done = first, saved = checkpoint ? first : -1;
   const auto save = [&] {
     if (saved == done) return;
     io::save_checkpoint(o.out, done, model, adamw, o.saved(text_hash));
-    io::prune(o.out, 2);
+    if (speaks) io::prune(o.out, 2);
     saved = done;
   };
-  while (done < o.steps && !train::stop_requested()) {
+  bool stop = false;
+  while (done < o.steps && !stop) {
     const auto begin = std::chrono::steady_clock::now();
     train::StepReport report;
     report.step = done + 1, report.steps = o.steps, report.lr = lr(done);
-    for (Index micro = 0; micro < batches.micros(); ++micro) {
-      const train::Batch batch = batches.at(done, micro);
+    std::vector<double> all(static_cast<std::size_t>(batches.micros()) + 1);  // each micro-batch's loss, and whether to stop
+    for (Index i = 0; i < batches.micros() / ranks.size(); ++i) {
+      const train::Batch batch = batches.at(done, adamw.micro(i, batches.micros()));
       Tape tape(batch.key);
       const auto loss = model.loss(batch.tokens, batch.targets);
       tape.backward(loss);
-      report.loss += static_cast<double>(loss.terms()[0].sum.item()) / batch.key.counts[0];
+      all[static_cast<std::size_t>(batch.key.micro)] = static_cast<double>(loss.terms()[0].sum.item()) / batch.key.counts[0];
     }
     const optim::GradientNorm norm = adamw.step({.lr = report.lr, .clip = 1.0});
     if (!norm.finite()) {
-      progress.finish();
+      if (progress) progress->finish();
       save();
-      std::fprintf(stderr, "step %lld: the loss or its gradient is not finite; the weights are those of the step before.\n%s\n",
-                   static_cast<long long>(done + 1), find_cause(model, batches, done).c_str());
-      return 4;
+      throw_cause(model, batches, done, adamw, ranks);
     }
     ++done;
+    all.back() = train::stop_requested();
+    ranks.all_reduce<double>(all);
+    stop = all.back() > 0;
+    if (stop) signals.arrived();
+    report.loss = std::accumulate(all.begin(), all.end() - 1, 0.0);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     report.grad_norm = norm;
     report.tokens_per_s = static_cast<double>(batches.tokens_a_step()) / seconds;
     report.roof_share = step_flops / seconds / roof;
-    if (done == o.steps) report.val_loss = train::evaluate(model, validation, o.batch);
-    else if (o.eval_every > 0 && done % o.eval_every == 0) report.val_loss = train::evaluate(model, validation, o.batch, 64);
-    if (report.val_loss) roof = std::max(roof, train::gemm_roof_flops());  // the first time may have met a busy machine
-    metrics.append(report);
-    progress.step(report);
+    if (done == o.steps) report.val_loss = train::evaluate(model, validation, o.batch, 0, &ranks);
+    else if (o.eval_every > 0 && done % o.eval_every == 0) report.val_loss = train::evaluate(model, validation, o.batch, 64, &ranks);
+    if (report.val_loss) roof = std::max(roof, measured_roof());  // the first time may have met a busy machine
+    if (metrics) metrics->append(report);
+    if (progress) progress->step(report);
     if (o.save_every > 0 && done % o.save_every == 0) save();
   }
-  progress.finish();
+  if (progress) progress->finish();
   save();
-  if (train::stop_requested()) {
-    std::fprintf(stderr, "stopped after step %lld, saved in %s; go on with --resume --out %s\n", static_cast<long long>(done), o.out.c_str(), o.out.c_str());
-    return 128 + train::stop_signal();
+  if (stop) {
+    if (speaks) std::fprintf(stderr, "stopped after step %lld, saved in %s; go on with --resume --out %s\n", static_cast<long long>(done), o.out.c_str(), o.out.c_str());
+    return 128 + (train::stop_signal() != 0 ? train::stop_signal() : SIGTERM);  // another rank may have got it
   }
 
   // What came of it: the weights, the losses, and text that the model makes up.
-  io::save(model, o.out + "/model.safetensors");
-  const std::vector<train::StepReport> series = train::MetricsLog::read(o.out + "/metrics.jsonl");
-  train::ReportData data{.title = o.arch + " on " + o.text[0], .options = {}, .series = series, .samples = {}, .summary = {}};
-  for (const auto& [name, value] : o.saved(text_hash)) data.options.emplace_back(name, value);
-  if (!series.empty()) {
-    char line[120];
-    std::snprintf(line, sizeof line, "loss %.4f, validation loss %.4f after %lld steps", series.back().loss, series.back().val_loss.value_or(0), static_cast<long long>(done));
-    data.summary.push_back(line);
-    std::printf("%s\n", line);
-  }
-  if (o.sample > 0)
-    for (const Index prompt : {Index{1}, std::min<Index>(o.context / 2, static_cast<Index>(split.validation.size()))}) {
-      data.samples.push_back(sample(model, tokenizer, {split.validation.begin(), split.validation.begin() + prompt}, o));
-      std::printf("---------------- sample, from %lld tokens of the validation text ----------------\n%s\n", static_cast<long long>(prompt), data.samples.back().c_str());
+  io::save(model, adamw, o.out + "/model.safetensors");
+  adamw.with_parameters([&] {
+    if (!speaks) return;
+    const std::vector<train::StepReport> series = train::MetricsLog::read(o.out + "/metrics.jsonl");
+    train::ReportData data{.title = o.arch + " on " + o.text[0], .options = {}, .series = series, .samples = {}, .summary = {}};
+    for (const auto& [name, value] : o.saved(text_hash)) data.options.emplace_back(name, value);
+    if (!series.empty()) {
+      char line[120];
+      std::snprintf(line, sizeof line, "loss %.4f, validation loss %.4f after %lld steps", series.back().loss, series.back().val_loss.value_or(0), static_cast<long long>(done));
+      data.summary.push_back(line);
+      std::printf("%s\n", line);
     }
-  train::write_report(o.out + "/report.html", data);
-  std::printf("model: %s/model.safetensors   report: %s/report.html\n", o.out.c_str(), o.out.c_str());
+    if (o.sample > 0)
+      for (const Index prompt : {Index{1}, std::min<Index>(o.context / 2, static_cast<Index>(split.validation.size()))}) {
+        data.samples.push_back(sample(model, tokenizer, {split.validation.begin(), split.validation.begin() + prompt}, o));
+        std::printf("---------------- sample, from %lld tokens of the validation text ----------------\n%s\n", static_cast<long long>(prompt), data.samples.back().c_str());
+      }
+    train::write_report(o.out + "/report.html", data);
+    std::printf("model: %s/model.safetensors   report: %s/report.html\n", o.out.c_str(), o.out.c_str());
+  });
+  ranks.barrier();
   return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) try {
-  const CommandLine line = read_command_line(argc, argv);
+  const auto ranks = open_world();
+  const CommandLine line = read_command_line(argc, argv, ranks->size());
+  ranks->barrier();  // all have looked for a checkpoint before one writes
   if (line.options.threads > 0) set_threads(static_cast<int>(line.options.threads));
-  return line.options.dtype == "bf16" ? train_model<bf16>(line.options, line.checkpoint) : train_model<float>(line.options, line.checkpoint);
+  try {
+    return line.options.dtype == "bf16" ? train_model<bf16>(line.options, line.checkpoint, *ranks) : train_model<float>(line.options, line.checkpoint, *ranks);
+  } catch (const std::exception& error) {
+    ranks->fail(error.what());  // the others learn why
+    throw;
+  }
 } catch (const UsageError& error) {
   std::fprintf(stderr, "%s\n", error.what());
   return 2;
 } catch (const NumericError& error) {
   std::fprintf(stderr, "%s\n", error.what());
   return 4;
+} catch (const CommError& error) {  // another rank has failed
+  std::fprintf(stderr, "%s\n", error.what());
+  return 75;
 } catch (const std::exception& error) {
   std::fprintf(stderr, "%s\n", error.what());
   return 1;

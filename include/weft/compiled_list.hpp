@@ -130,4 +130,4 @@
   how std::string io::save_checkpoint(const std::string&, Index, const nn::Transformer<T>&, optim::AdamW<cpu>&,         \
                                       const io::Options&, Where);                                                       \
   how std::string io::load_checkpoint(const io::Newest&, const nn::Transformer<T>&, optim::AdamW<cpu>&, Where);         \
-  how double train::evaluate(const nn::Transformer<T>&, const train::Windows&, Index, Index);
+  how double train::evaluate(const nn::Transformer<T>&, const train::Windows&, Index, Index, Communicator*);

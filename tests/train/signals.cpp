@@ -41,6 +41,21 @@ TEST_CASE("the second signal ends the process at once") {
         }) == (second == SIGINT ? 130 : 143));
 }
 
+TEST_CASE("with a limit, a process that does not arrive is ended") {
+  CHECK(exit_of_child([] {
+          StopSignals signals(1);
+          ::raise(SIGTERM);
+          for (int i = 0; i < 30; ++i) ::usleep(100000);
+        }) == 143);
+  CHECK(exit_of_child([] {
+          StopSignals signals(1);
+          ::raise(SIGTERM);
+          signals.arrived();
+          for (int i = 0; i < 13; ++i) ::usleep(100000);
+          ::_exit(stop_signal() == SIGTERM ? 0 : 1);
+        }) == 0);
+}
+
 TEST_CASE("the handlers of before are restored, the answer stays, and a new one begins anew") {
   CHECK(exit_of_child([] {
           { StopSignals signals; }

@@ -1,6 +1,7 @@
 // Batches of a token stream whose order is a pure function of seed and step, cut into micro-batches.
 #pragma once
 
+#include "weft/comm/communicator.hpp"
 #include "weft/core/tensor.hpp"
 #include "weft/tape/tape.hpp"
 #include "weft/train/text.hpp"
@@ -50,19 +51,26 @@ class Batches {
   BatchesConfig config_;
 };
 
-/// The mean loss over at most `most` windows of a validation split (0: all of it), `batch` at a time; nothing is recorded.
+/// The mean loss over at most `most` windows of a validation split (0: all of it), `batch` at a time; nothing is recorded. With `ranks`
+/// each computes its share, and all return the same bits as one would.
 template <class M>
-double evaluate(const M& model, const Windows& windows, Index batch, Index most = 0) {
+double evaluate(const M& model, const Windows& windows, Index batch, Index most = 0, Communicator* ranks = nullptr) {
   const NoGrad no_tape;
-  const Index count = most > 0 ? std::min(most, windows.count()) : windows.count();
-  double sum = 0, labels = 0;
-  for (Index first = 0; first < count; first += batch) {
-    const TokenBatch b = windows.batch(first, std::min(batch, count - first));
+  const Index count = most > 0 ? std::min(most, windows.count()) : windows.count(), parts = (count + batch - 1) / batch;
+  const Index N = ranks != nullptr ? ranks->size() : 1, rank = ranks != nullptr ? ranks->rank() : 0;
+  std::vector<double> sums(static_cast<std::size_t>(2 * parts));  // of losses, and of labels
+  for (Index first = 0; first < parts; first += N) {
+    const Index mine = first + rank, part = std::min(mine, parts - 1);  // a rank without a part runs along: its modules may be shared
+    const TokenBatch b = windows.batch(part * batch, std::min(batch, count - part * batch));
     const Shape shape{b.samples, b.context};
     const auto loss = model.loss(from_vector<std::int64_t>(b.inputs, shape), from_vector<std::int64_t>(b.labels, shape));
-    sum += static_cast<double>(loss.terms()[0].sum.item());
-    labels += loss.terms()[0].count;
+    if (mine >= parts) continue;
+    sums[static_cast<std::size_t>(2 * part)] = static_cast<double>(loss.terms()[0].sum.item());
+    sums[static_cast<std::size_t>(2 * part) + 1] = loss.terms()[0].count;
   }
+  if (N > 1) ranks->all_reduce<double>(sums);  // one rank's and zeros: exact
+  double sum = 0, labels = 0;
+  for (std::size_t part = 0; part < sums.size(); part += 2) sum += sums[part], labels += sums[part + 1];
   return labels > 0 ? sum / labels : 0;
 }
 

@@ -12,11 +12,13 @@
 namespace weft::inline WEFT_ABI::train {
 
 namespace detail {
-inline std::atomic<int> pending_signal{0};
+inline std::atomic<int> pending_signal{0}, seconds_to_stop{0};
 static_assert(std::atomic<int>::is_always_lock_free, "a signal handler may touch lock-free atomics only");
 
 inline void on_stop_signal(int number) {
+  if (number == SIGALRM) ::_exit(128 + pending_signal.load());
   if (pending_signal.exchange(number) != 0) ::_exit(128 + number);
+  if (seconds_to_stop > 0) ::alarm(static_cast<unsigned>(seconds_to_stop.load()));
 }
 }  // namespace detail
 
@@ -30,25 +32,33 @@ inline bool stop_requested() { return stop_signal() != 0; }
 /// code 130 or 143. The handlers of before are restored at its end. One at a time.
 class StopSignals {
  public:
-  StopSignals() {
+  /// `within`: seconds after which the first signal too ends the process, unless arrived() was called; 0: it waits for ever. For a
+  /// program of many ranks, of which one may never come to where all save.
+  explicit StopSignals(int within = 0) {
     detail::pending_signal = 0;
+    detail::seconds_to_stop = within;
     struct sigaction action {};
     action.sa_handler = detail::on_stop_signal;
     action.sa_flags = SA_RESTART;  // reads and writes under way go on
     ::sigemptyset(&action.sa_mask);
     ::sigaction(SIGINT, &action, &interrupt_);
     ::sigaction(SIGTERM, &action, &terminate_);
+    ::sigaction(SIGALRM, &action, &alarm_);
   }
   ~StopSignals() {
+    ::alarm(0);
+    ::sigaction(SIGALRM, &alarm_, nullptr);
     ::sigaction(SIGINT, &interrupt_, nullptr);
     ::sigaction(SIGTERM, &terminate_, nullptr);
   }
+  /// Every rank knows of the signal: there is time to save.
+  void arrived() const { ::alarm(0); }
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;
 
  private:
   struct sigaction interrupt_ {
-  }, terminate_{};
+  }, terminate_{}, alarm_{};
 };
 
 }  // namespace weft::inline WEFT_ABI::train
