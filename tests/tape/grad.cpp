@@ -20,7 +20,7 @@ Tensor<float> leaf(Floats values) { return from_vector<float>(values).require_gr
 struct Counter : Sink {
   std::vector<const Slot*> fired;
   std::vector<Floats> values;  ///< of the gradient when it fired
-  void ready(Slot& slot) override {
+  void ready(Slot& slot) noexcept override {
     fired.push_back(&slot);
     values.push_back(detail::gradient<float, cpu>(slot).to_vector());
   }

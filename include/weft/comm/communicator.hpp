@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <span>
@@ -45,7 +46,9 @@ class [[nodiscard]] Handle {
     owner_ = other.owner_, operation_ = std::move(other.operation_);
     return *this;
   }
-  ~Handle();
+  ~Handle() { drop(); }
+  /// Waits, but not where an exception is on its way: then the collective is given up, and with it the communicator.
+  void drop() noexcept;
   /// Returns when this rank's part is done; throws CommError. Does nothing the second time.
   void wait();
 
@@ -374,7 +377,8 @@ class Communicator {
   /// Lets go of a collective that nobody will wait for.
   void drop(comm::Operation& op) noexcept {
     try {
-      wait(op);
+      if (std::uncaught_exceptions() == 0) wait(op);
+      else if (!op.done && !failed_) failed_ = "[ranks] this rank left " + comm::to_string(op.call) + " by an exception";
     } catch (...) {
     }
     abandon(op);
@@ -402,8 +406,9 @@ class Communicator {
   std::optional<std::string> failed_;
 };
 
-inline Handle::~Handle() {
+inline void Handle::drop() noexcept {
   if (operation_) owner_->drop(*operation_);
+  operation_.reset();
 }
 inline void Handle::wait() {
   if (!operation_) return;

@@ -18,7 +18,9 @@ struct Sink {
   virtual ~Sink() = default;
   /// Where a gradient of so many bytes goes that nothing was written to yet.
   virtual Ref<Storage> place(Slot&, std::size_t bytes) { return Ref<Storage>::make(bytes, true); }
-  virtual void ready(Slot& slot) = 0;
+  virtual void ready(Slot& slot) noexcept = 0;
+  /// Called soon after `ready`; here it may act, and throw.
+  virtual void advance() {}
   /// Called once after each backward in which `place` was; `whole` is false where it ended with an exception.
   virtual void backward_ended(bool whole) { static_cast<void>(whole); }
 };

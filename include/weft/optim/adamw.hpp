@@ -305,10 +305,13 @@ class AdamW : private Sink {
     const Home at = places_.find(&slot)->second;
     return std::visit([&](auto& u) { return u.place(*static_cast<typename std::remove_cvref_t<decltype(u)>::Place*>(at.place)); }, *at.unit);
   }
-  void ready(Slot& slot) override {
+  void ready(Slot& slot) noexcept override {
     if (!eager()) return;
     const Home at = places_.find(&slot)->second;
     std::visit([&](auto& u) { u.count_ready(*static_cast<typename std::remove_cvref_t<decltype(u)>::Place*>(at.place)); }, *at.unit);
+  }
+  void advance() override {
+    if (!eager()) return;
     while (to_reduce_ < units_.size() && std::visit([](auto& u) { return u.complete(); }, next_unit())) reduce_next();
   }
   void backward_ended(bool whole) override {

@@ -199,10 +199,10 @@ class Unit {
     }
     ready_ = 0;
   }
-  /// Forgets all gradients.
+  /// Forgets all gradients, whatever is under way with them.
   void clear() {
+    for (Handle& handle : flight_) handle.drop();
     end_backward();
-    for (Handle& handle : flight_) handle.wait();
     block_ = {};
     part_ = sum_ = {};
     tree_.clear();
@@ -259,7 +259,8 @@ class Unit {
   }
   void prefetch(Where where) { if (gathering_.empty() && !whole_) start_gather(where); }
   void release() {
-    wait_gather();
+    for (Handle& handle : gathering_) handle.drop();
+    gathering_.clear();
     for (Place& p : places_) p.param.storage()->drop();
     whole_ = {};
   }

@@ -90,7 +90,9 @@ class Grad {
     if (!slot_) return;
     if (narrow_.defined()) flush();
     Slot& root = slot_->base();
-    if (--root.pending == 0 && root.sink != nullptr && tape_state().in_backward) root.sink->ready(root);
+    if (--root.pending > 0 || root.sink == nullptr || !tape_state().in_backward) return;
+    root.sink->ready(root);
+    tape_state().any_ready = true;
   }
 
   explicit operator bool() const { return static_cast<bool>(slot_); }

@@ -21,6 +21,8 @@ struct TapeState {
   SlotList* collected = nullptr;                 ///< a checkpoint's first pass notes here what it reads from outside
   std::vector<Sink*, CachedAllocator<Sink*>> sinks;  ///< those that got a gradient in the backward that runs
 
+  bool any_ready = false;                            ///< one of them was told so since it last advanced
+
   void note(Sink* sink) {
     if (in_backward && std::find(sinks.begin(), sinks.end(), sink) == sinks.end()) sinks.push_back(sink);
   }

@@ -218,6 +218,8 @@ class Tape {
         throw;
       }
       pop();
+      if (std::exchange(tape_state().any_ready, false))
+        for (Sink* sink : tape_state().sinks) sink->advance();
     }
     running.whole = true;
     running.tell_sinks();
