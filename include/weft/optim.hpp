@@ -3,5 +3,6 @@
 
 #include "weft/optim/adamw.hpp"
 #include "weft/optim/ema.hpp"
+#include "weft/optim/parallel_equal.hpp"
 #include "weft/optim/schedule.hpp"
 #include "weft/optim/unit.hpp"

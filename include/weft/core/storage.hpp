@@ -125,17 +125,17 @@ class Allocator {
     return current;
   }
 
-  // Classes: multiples of 64 bytes up to 1 KiB, above that eight steps a power of two (at most 12.5 % is wasted).
-  static constexpr int classes = 16 + 8 * 54;
+  // Classes: multiples of 64 bytes up to 1 KiB, above that sixteen steps a power of two (at most 6.25 % is wasted).
+  static constexpr int classes = 16 + 16 * 54;
   static int class_of(std::size_t bytes) {
     if (bytes <= 1024) return bytes == 0 ? 0 : static_cast<int>((bytes - 1) / 64);
     const int power = static_cast<int>(std::bit_width(bytes - 1)) - 1;  // 2^power < bytes <= 2^(power + 1)
-    return 16 + 8 * (power - 10) + static_cast<int>(((bytes - 1) >> (power - 3)) & 7);
+    return 16 + 16 * (power - 10) + static_cast<int>(((bytes - 1) >> (power - 4)) & 15);
   }
   static std::size_t size_of(int size_class) {
     if (size_class < 16) return static_cast<std::size_t>(size_class + 1) * 64;
-    const int power = 10 + (size_class - 16) / 8, step = (size_class - 16) % 8;
-    return static_cast<std::size_t>(9 + step) << (power - 3);
+    const int power = 10 + (size_class - 16) / 16, step = (size_class - 16) % 16;
+    return static_cast<std::size_t>(17 + step) << (power - 4);
   }
 
   Allocator() = default;

@@ -145,6 +145,12 @@ class AdamW : private Sink {
   void set_steps(Index steps) { steps_ = steps; }
   const AdamWConfig& config() const { return config_; }
   Communicator* ranks() const { return sharing_.ranks; }
+  /// Elements of each unit, padding counted: what collectives move, and memory is counted, by. The first is what is in no list.
+  std::vector<Index> unit_sizes() {
+    std::vector<Index> sizes;
+    for_each_unit([&](auto& u) { sizes.push_back(u.size()); });
+    return sizes;
+  }
 
   /// Fills the parameters as nn::materialise does, but no rank ever holds more than it keeps.
   void materialise(std::uint64_t seed, Where where = here()) {
