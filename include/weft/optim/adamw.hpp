@@ -39,13 +39,13 @@ struct StepOptions {
 /// they were.
 class GradientNorm {
  public:
-  /// `changed` names what a step inside the backward had already updated, and what it left alone.
-  GradientNorm(double norm, Index step, std::string changed = "no weight was changed") : norm_(norm), step_(step), changed_(std::move(changed)) {}
+  /// `changed` names what a step inside the backward had already updated, and what it left alone; empty: no weight was changed.
+  GradientNorm(double norm, Index step, std::string changed = {}) : norm_(norm), step_(step), changed_(std::move(changed)) {}
   bool finite() const { return std::isfinite(norm_); }
   operator double() const {
     if (!finite())
       throw NumericError("[adamw] expected a finite gradient norm, got " + std::to_string(norm_) + " in step " + std::to_string(step_) +
-                         "; " + changed_ + "\n  hint: run the step again under Tape(key, {.check = true}), which names the op");
+                         "; " + (changed_.empty() ? "no weight was changed" : changed_) + "\n  hint: run the step again under Tape(key, {.check = true}), which names the op");
     return norm_;
   }
 
@@ -130,7 +130,7 @@ class AdamW : private Sink {
     ++steps_;
     tape.backward(loss, where);
     Tape::step_ended();
-    const GradientNorm result(norm_of_pieces(where), steps_ - 1, moved_.empty() && left_.empty() ? "no weight was changed"
+    const GradientNorm result(norm_of_pieces(where), steps_ - 1, left_.empty() ? std::string()
                               : "left as they were: " + left_ + "; already moved: " + moved_);
     clear();
     return result;
