@@ -49,7 +49,7 @@ class Decoder(nn.Module):
         h = self.tokens(x) + self.positions(torch.arange(x.shape[1]))
         for block in self.blocks:
             h = block(h)
-        return F.cross_entropy(self.head(self.norm(h)).view(-1, VOCAB), y.view(-1))
+        return F.cross_entropy(self.head(self.norm(h)).view(-1, VOCAB), y.reshape(-1))
 
 
 def main():

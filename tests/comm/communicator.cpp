@@ -1,6 +1,9 @@
 // Collectives on ranks that are threads: values against plain loops, the tree's bits, overlap, groups, and every way to disagree.
 #include "weft/comm/threads.hpp"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <functional>
 
@@ -95,6 +98,32 @@ TEST_CASE("a rank that does not arrive is named after the deadline") {
   }, {.deadline = 0.1});
   CHECK(text.find("still waiting for rank 1") != std::string::npos);
   CHECK(text.find("barrier number 1") != std::string::npos);
+}
+
+TEST_CASE("a rank that is stuck for good is named, and the process ends where the program asked for that") {
+  int out[2];
+  REQUIRE(::pipe(out) == 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::dup2(out[1], 2);
+    try {
+      run_ranks(3, [](Communicator& comm) {
+        while (comm.rank() == 1) std::this_thread::sleep_for(std::chrono::seconds(1));
+        comm.barrier();
+      }, {.deadline = 0.1, .end_process_when_stuck = true, .stuck_after = 0.2});
+    } catch (...) {
+    }
+    ::_exit(1);
+  }
+  ::close(out[1]);
+  std::string said(4096, ' ');
+  said.resize(static_cast<std::size_t>(std::max<ssize_t>(0, ::read(out[0], said.data(), said.size()))));
+  ::close(out[0]);
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 75);
+  CHECK_THAT(said, Catch::Contains("rank 1 of 3 is stuck"));
 }
 
 TEST_CASE("bad arguments") {

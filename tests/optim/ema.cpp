@@ -2,7 +2,10 @@
 #include "weft/optim/ema.hpp"
 
 #include "../support.hpp"
+#include "weft/comm/threads.hpp"
 #include "weft/nn/linear.hpp"
+#include "weft/ops/create.hpp"
+#include "weft/ops/sum.hpp"
 
 using namespace weft;
 
@@ -42,6 +45,44 @@ TEST_CASE("narrow weights are averaged in float") {
   CHECK(static_cast<float>(model.weight(0, 0)) == Approx(2 - std::pow(0.999, 100)).epsilon(0x1p-8));
   ema.restore();
   CHECK(static_cast<float>(model.weight(0, 0)) == 2);
+}
+
+TEST_CASE("many ranks average what they keep: the bits of one") {
+  const auto averaged = [](int ranks, int zero) {
+    std::vector<double> average, back;
+    run_ranks(ranks, [&](Communicator& comm) {
+      const nn::Linear<double> model(70, 90);
+      optim::AdamW adamw(model, comm, {.zero = zero, .exact = true});
+      adamw.materialise(1);
+      optim::Ema ema(adamw, 0.5);
+      for (Index step = 0; step < 3; ++step) {
+        for (Index i = 0; i < 4 / comm.size(); ++i) {
+          const Index micro = adamw.micro(i, 4);
+          Tape tape(Key{1, step, micro, 4, {4}});
+          tape.backward(Loss<double, cpu>(sum(model(full<double>({3, 70}, 0.01 * static_cast<double>(micro + step)))), 1));
+        }
+        adamw.step({.lr = 0.1});
+        ema.update();
+      }
+      const auto see = [&](std::vector<double>& into) {
+        adamw.with_parameters([&] {
+          if (comm.rank() != 0) return;
+          for (const auto* p : {&model.weight, &model.bias})
+            for (const double v : p->to_vector()) into.push_back(v);
+        });
+      };
+      ema.apply();
+      see(average);
+      ema.restore();
+      see(back);
+    });
+    average.insert(average.end(), back.begin(), back.end());
+    return average;
+  };
+  const auto one = averaged(1, 0);
+  CHECK(one[0] != one[one.size() / 2]);
+  for (const int ranks : {2, 4})
+    for (const int zero : {0, 1, 2, 3}) CHECK(averaged(ranks, zero) == one);
 }
 
 TEST_CASE("decay out of range") {

@@ -17,7 +17,8 @@ namespace weft::inline WEFT_ABI {
 
 struct ThreadsOptions {
   double deadline = 600;               ///< seconds that an alive rank may let the others wait for it
-  bool end_process_when_stuck = false; ///< a rank that never comes back cannot be joined: name it and exit(75) instead of waiting
+  bool end_process_when_stuck = false; ///< a rank that never comes back cannot be joined: name it and exit with 75 instead of waiting
+  double stuck_after = 10;             ///< seconds after another's failure
 };
 
 namespace comm {
@@ -222,7 +223,7 @@ void run_ranks(int n, F&& fn, ThreadsOptions options = {}, Where where = here())
     std::unique_lock lock(mutex);
     const auto all = [&] { return std::find(finished.begin(), finished.end(), 0) == finished.end(); };
     while (!all()) {
-      if (first && options.end_process_when_stuck && !ended.wait_for(lock, std::chrono::duration<double>(10), all)) {
+      if (first && options.end_process_when_stuck && !ended.wait_for(lock, std::chrono::duration<double>(options.stuck_after), all)) {
         for (int r = 0; r < n; ++r)
           if (finished[static_cast<std::size_t>(r)] == 0) std::fprintf(stderr, "weft: rank %d of %d is stuck; the others have ended\n", r, n);
         try {

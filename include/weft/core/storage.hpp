@@ -10,11 +10,8 @@
 #include <utility>
 
 #include "weft/core/error.hpp"
+#include "weft/core/pages.hpp"
 #include "weft/core/spin_lock.hpp"
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 namespace weft::inline WEFT_ABI {
 
@@ -35,40 +32,39 @@ class Allocator {
 
   /// A block of at least `bytes`, 64-byte aligned, uninitialised. Throws MemoryError.
   WEFT_OUTLINE void* allocate(std::size_t bytes) {
-    const int size_class = class_of(bytes);
-    Block*& list = free_[size_class];
-    if (list == nullptr && foreign_ != nullptr) collect_foreign();
-    const std::size_t size = size_of(size_class);
+    const std::size_t size = rounded(bytes);
+    void* block = from_cache(size);
+    if (block == nullptr && foreign_ != nullptr) {
+      collect_foreign();
+      block = from_cache(size);
+    }
+    if (block != nullptr) {
+      stats_.cached -= size;
+    } else {
+      ++stats_.system_calls;
+      block = from_system(size);
+      if (block == nullptr) {
+        release_cached();
+        block = from_system(size);
+      }
+      if (block == nullptr)
+        throw MemoryError("[allocate] expected " + std::to_string(bytes) + " bytes of memory, the system gave none\n  live: " +
+                          std::to_string(stats_.live) + " bytes\n  hint: a smaller micro-batch, or --recompute, needs less");
+    }
     stats_.live += size;
     if (stats_.live > stats_.peak) stats_.peak = stats_.live;
     ++blocks_;
-    if (list != nullptr) {
-      stats_.cached -= size;
-      return std::exchange(list, list->next);
-    }
-    ++stats_.system_calls;
-    void* block = system_allocate(size);
-    if (block == nullptr) {
-      release_cached();
-      block = system_allocate(size);
-    }
-    if (block == nullptr) {
-      stats_.live -= size;
-      --blocks_;
-      throw MemoryError("[allocate] expected " + std::to_string(bytes) + " bytes of memory, the system gave none\n  live: " +
-                        std::to_string(stats_.live) + " bytes\n  hint: a smaller micro-batch, or --recompute, needs less");
-    }
     return block;
   }
 
   /// Gives a block of `bytes` back; from any thread, and also after the allocator's own thread has ended.
   WEFT_OUTLINE void release(void* data, std::size_t bytes) {
-    if (this == mine_or_null()) return put_back(data, class_of(bytes));
+    if (this == mine_or_null()) return put_back(data, rounded(bytes));
     bool last = false;
     {
       const SpinLock::Hold lock(foreign_lock_);
       if (orphan_) {
-        system_release(data);
+        to_system(data, rounded(bytes));
         last = --blocks_ == 0;
       } else {
         foreign_ = ::new (data) Block{foreign_, bytes};
@@ -79,11 +75,10 @@ class Allocator {
 
   /// Returns every waiting block to the system.
   void release_cached() {
-    for (int c = 0; c < classes; ++c)
-      while (free_[c] != nullptr) {
-        stats_.cached -= size_of(c);
-        system_release(std::exchange(free_[c], free_[c]->next));
-      }
+    for (Block*& list : free_)
+      while (list != nullptr) std::free(std::exchange(list, list->next));
+    pages_.unmap_free();
+    stats_.cached = 0;
   }
 
   const MemoryStats& stats() const { return stats_; }
@@ -125,8 +120,10 @@ class Allocator {
     return current;
   }
 
-  // Classes: multiples of 64 bytes up to 1 KiB, above that sixteen steps a power of two (at most 6.25 % is wasted).
-  static constexpr int classes = 16 + 16 * 54;
+  // Blocks of up to a megabyte wait in lists of their class: multiples of 64 bytes up to 1 KiB, above that sixteen steps a power of two
+  // (at most 6.25 % is wasted). Larger ones are cut from pages.
+  static constexpr std::size_t large = std::size_t{1} << 20;
+  static constexpr int classes = 16 + 16 * 10;
   static int class_of(std::size_t bytes) {
     if (bytes <= 1024) return bytes == 0 ? 0 : static_cast<int>((bytes - 1) / 64);
     const int power = static_cast<int>(std::bit_width(bytes - 1)) - 1;  // 2^power < bytes <= 2^(power + 1)
@@ -137,38 +134,45 @@ class Allocator {
     const int power = 10 + (size_class - 16) / 16, step = (size_class - 16) % 16;
     return static_cast<std::size_t>(17 + step) << (power - 4);
   }
+  static std::size_t rounded(std::size_t bytes) { return bytes > large ? Pages::rounded(bytes) : size_of(class_of(bytes)); }
 
   Allocator() = default;
   ~Allocator() { release_cached(); }
 
-  static void* system_allocate(std::size_t size) {
-    constexpr std::size_t huge = std::size_t{2} << 20;
-    if (size < huge) return std::aligned_alloc(alignment, size);
-    void* block = std::aligned_alloc(huge, (size + huge - 1) / huge * huge);
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    if (block != nullptr) (void)madvise(block, size, MADV_HUGEPAGE);  // advice: a kernel without huge pages is no error
-#endif
-    return block;
+  void* from_cache(std::size_t size) {
+    if (size > large) return pages_.take(size);
+    Block*& list = free_[class_of(size)];
+    return list != nullptr ? std::exchange(list, list->next) : nullptr;
   }
-  static void system_release(void* block) { std::free(block); }
-
-  void put_back(void* data, int size_class) {
-    const std::size_t size = size_of(size_class);
+  void* from_system(std::size_t size) {
+    if (size <= large) return std::aligned_alloc(alignment, size);
+    const std::size_t before = pages_.free_bytes();
+    if (!pages_.map(size)) return nullptr;
+    stats_.cached += pages_.free_bytes() - before - size;
+    return pages_.take(size);
+  }
+  static void to_system(void* data, std::size_t size) {
+    if (size > large) Pages::unmap(data, size);
+    else std::free(data);
+  }
+  void put_back(void* data, std::size_t size) {
     stats_.live -= size;
     stats_.cached += size;
     --blocks_;
-    free_[size_class] = ::new (data) Block{free_[size_class], 0};
+    if (size > large) return pages_.give(data, size);
+    Block*& list = free_[class_of(size)];
+    list = ::new (data) Block{list, 0};
   }
   void collect_foreign() {
     const SpinLock::Hold lock(foreign_lock_);
     while (foreign_ != nullptr) {
       Block* block = std::exchange(foreign_, foreign_->next);
-      const int size_class = class_of(block->bytes);
-      put_back(block, size_class);
+      put_back(block, rounded(block->bytes));
     }
   }
 
   Block* free_[classes] = {};
+  Pages pages_;
   MemoryStats stats_;
   std::size_t blocks_ = 0;
   bool orphan_ = false;

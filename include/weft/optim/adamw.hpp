@@ -7,6 +7,7 @@
 #include <map>
 #include <variant>
 
+#include "weft/kernels/cpu/environment.hpp"
 #include "weft/optim/unit.hpp"
 #include "weft/tape/op.hpp"
 
@@ -135,6 +136,9 @@ class AdamW : private Sink {
     clear();
     return result;
   }
+
+  /// Forgets the gradients since the last step; nn::zero_grad does not see those that were summed already.
+  void zero_grad() { clear(); }
 
   /// This rank's i-th micro-batch of a step: contiguous for ZeRO 0 and 1, interleaved for 2 and 3, so that exact sums are local.
   Index micro(Index i, Index micros) const {
@@ -294,11 +298,15 @@ class AdamW : private Sink {
   }
   void expect_same_model(const std::string& structure, Where where) {
     if (sharing_.size() == 1) return;
-    const auto mine = static_cast<std::int64_t>(mix(static_cast<std::uint64_t>(config_.zero * 2 + config_.exact), structure) >> 1);
+    std::string all = structure;
+    if (config_.exact)
+      for (const auto& [name, value] : environment()) all += name + value;  // other instructions or libraries give other bits
+    const auto mine = static_cast<std::int64_t>(mix(static_cast<std::uint64_t>(config_.zero * 2 + config_.exact), all) >> 1);
     std::int64_t both[2] = {mine, -mine};
     sharing_.ranks->template all_reduce<std::int64_t>(both, Reduce::max, where);
     if (both[0] != mine || both[1] != -mine)
-      fail<ValueError>("adamw", "expected every rank to have the same model, ZeRO stage and exactness, but rank " + std::to_string(sharing_.rank()) + " differs from another", where);
+      fail<ValueError>("adamw", "expected every rank to have the same model, ZeRO stage and exactness" + std::string(config_.exact ? ", compiler, instruction set and libraries" : "") +
+                                    ", but rank " + std::to_string(sharing_.rank()) + " differs from another", where);
   }
 
   // ---- What the tape says.
