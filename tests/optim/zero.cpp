@@ -1,5 +1,7 @@
 // One AdamW on many ranks: ZeRO 0 to 3 against one rank, bit for bit where exact; bytes and memory by the formulas.
 #include "weft/comm/threads.hpp"
+#include "weft/ops/arithmetic.hpp"
+#include "weft/ops/sum.hpp"
 #include "weft/optim/ema.hpp"
 
 #include "training.hpp"
@@ -98,6 +100,45 @@ TEST_CASE("updates inside the backward are those of a step, on any number of ran
         expected.weights = test::weights(model);
         CHECK(inside == expected);
       }
+}
+
+namespace {
+struct Two : nn::Module<Two> {
+  nn::Parameter<float> good{{3}, {1, 0}}, bad{{5000}, {1, 0}};
+  void visit(auto&& part) const {
+    part("good", good);
+    part("bad", bad);
+  }
+};
+}  // namespace
+
+TEST_CASE("updates inside the backward leave a parameter alone whose gradient is not finite, and say what moved") {
+  for (const int ranks : {1, 2})
+    for (const int zero : {0, 1, 2, 3}) {
+      INFO(ranks << " ranks, ZeRO " << zero);
+      run_ranks(ranks, [&](Communicator& comm) {
+        const Two model;
+        optim::AdamW adamw(model, comm, {.weight_decay = 0, .zero = zero});
+        adamw.materialise(1);
+        std::vector<float> y(5000, 1.0f);
+        if (comm.rank() == 0) y[4900] = std::nanf("");  // on one rank alone
+        const auto scaled = [&](const nn::Parameter<float>& p, const std::vector<float>& by) { return sum(p * from_vector<float>(by, p.shape())); };
+        std::string said;
+        adamw.with_parameters([&] {
+          Tape tape(Key{1, 0, comm.rank(), ranks, {1}});
+          const Loss<float, cpu> loss(scaled(model.good, {1, 1, 1}) + scaled(model.bad, y), 1);
+          try {
+            static_cast<void>(static_cast<double>(adamw.backward(tape, loss, {.lr = 0.25})));
+          } catch (const NumericError& error) {
+            said = error.what();
+          }
+        });
+        std::vector<float> good, bad;
+        adamw.with_parameters([&] { good = model.good.to_vector(), bad = model.bad.to_vector(); });
+        if (said.find("left as they were: bad; already moved: good") == std::string::npos) throw std::runtime_error("said: " + said);
+        if (good != std::vector<float>(3, 0.75f) || bad != std::vector<float>(5000, 1.0f)) throw std::runtime_error("values");
+      });
+    }
 }
 
 TEST_CASE("updates inside the backward refuse what needs all gradients at once") {

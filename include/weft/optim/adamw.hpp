@@ -285,9 +285,10 @@ class AdamW : private Sink {
     for (AnyUnit& unit : units_)
       std::visit([&](auto& u) {
         u.close(sharing_);
-        for (auto& p : u.places()) {
-          places_[p.param.slot().get()] = {&unit, &p};
-          p.param.slot()->sink = this;
+        for (std::size_t i = 0; i < u.places().size(); ++i) {
+          Slot* const slot = u.places()[i].param.slot().get();
+          homes_[slot] = {&unit, i};
+          slot->sink = this;
         }
       }, unit);
   }
@@ -313,16 +314,16 @@ class AdamW : private Sink {
 
   struct Home {
     AnyUnit* unit;
-    void* place;
+    std::size_t place;
   };
   Ref<Storage> place(Slot& slot, std::size_t) override {
-    const Home at = places_.find(&slot)->second;
-    return std::visit([&](auto& u) { return u.place(*static_cast<typename std::remove_cvref_t<decltype(u)>::Place*>(at.place)); }, *at.unit);
+    const Home at = homes_.find(&slot)->second;
+    return std::visit([&](auto& u) { return u.place(u.places()[at.place]); }, *at.unit);
   }
   void ready(Slot& slot) noexcept override {
     if (!eager()) return;
-    const Home at = places_.find(&slot)->second;
-    std::visit([&](auto& u) { u.count_ready(*static_cast<typename std::remove_cvref_t<decltype(u)>::Place*>(at.place)); }, *at.unit);
+    const Home at = homes_.find(&slot)->second;
+    std::visit([&](auto& u) { u.count_ready(u.places()[at.place]); }, *at.unit);
   }
   void advance() override {
     if (!eager()) return;
@@ -494,7 +495,7 @@ class AdamW : private Sink {
   Sharing sharing_;
   std::deque<AnyUnit> units_;
   std::deque<Hook> hooks_;
-  std::map<const Slot*, Home> places_;
+  std::map<const Slot*, Home> homes_;
   Index steps_ = 0;
   Index micros_ = 0;                     // backwards since the last step
   std::size_t to_reduce_ = 0;            // units that have left in this backward

@@ -41,8 +41,8 @@ struct Shard {
   bool whole() const { return count == numel(shape); }
 };
 
-/// The sum of arrays that come one after the other, such as micro-batches' gradients, in the tree of design: node (k, j) covers arrays
-/// [j 2^k, (j + 1) 2^k), left child first. At most 1 + log2(arrays) of them live.
+/// The sum of arrays that come one after the other, such as micro-batches' gradients, in the tree of comm::tree_reduce: node (k, j)
+/// covers arrays [j 2^k, (j + 1) 2^k), left child first. At most 1 + log2(arrays) of them live.
 template <class S, class D>
 class SumTree {
  public:
@@ -128,11 +128,8 @@ class Unit {
     if (!block_) block_ = Ref<Storage>::make(static_cast<std::size_t>(size_) * sizeof(S), true);
     return window(block_, p.begin, p.param.numel() * static_cast<Index>(sizeof(S)), sizeof(S));
   }
-  /// Counts the parameter; true once all have their last gradient.
-  bool count_ready(Place& p) {
-    if (!std::exchange(p.ready, true)) ++ready_;
-    return complete();
-  }
+  void count_ready(Place& p) { if (!std::exchange(p.ready, true)) ++ready_; }
+  /// True iff all parameters have their last gradient of this backward.
   bool complete() const { return ready_ == places_.size(); }
 
   /// Brings what the backward wrote into the block, wherever it lies, and notes what is there. `fill`: zeroes what is not.
