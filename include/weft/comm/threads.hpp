@@ -72,9 +72,11 @@ class ThreadsTransport : public Transport {
     {
       const std::lock_guard lock(world_->mutex);
       seen_ = world_->changes;
-      for (const ThreadsWorld* w = world_.get(); w != nullptr; w = w->parent.get())
-        if (w->failure) throw CommError(*w->failure);
       compare_sends();
+    }
+    for (ThreadsWorld* w = world_.get(); w != nullptr; w = w->parent.get()) {
+      const std::lock_guard lock(w->mutex);
+      if (w->failure) throw CommError(*w->failure);
     }
     for (std::size_t i = 0; i < receives_.size();) {
       Transfer& mine = *receives_[i];
