@@ -3,6 +3,7 @@
 
 #include "weft/comm/call.hpp"
 #include "weft/comm/communicator.hpp"
+#include "weft/comm/engine.hpp"
 #if defined(WEFT_MPI)
 #include "weft/comm/heartbeat.hpp"
 #include "weft/comm/mpi.hpp"

@@ -2,6 +2,7 @@
 // thread of its own, so that a long computation is no failure. What one learns of a failure it tells all.
 #pragma once
 
+#include <algorithm>
 #include <arpa/inet.h>
 #include <atomic>
 #include <chrono>

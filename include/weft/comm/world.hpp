@@ -22,9 +22,9 @@ inline double from_environment(const char* name, double otherwise) {
   const double value = text != nullptr ? std::atof(text) : 0;
   return value > 0 ? value : otherwise;
 }
-/// How many processes an MPI launcher or scheduler started together; 1 without one.
+/// How many processes a launcher started together: Open MPI's, MPICH's, or Slurm's through PMI or PMIx; 1 without one.
 inline int launched_ranks() {
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE"})
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", std::getenv("PMIX_RANK") != nullptr ? "SLURM_STEP_NUM_TASKS" : ""})
     if (const char* const text = std::getenv(name)) return std::max(1, std::atoi(text));
   return 1;
 }
@@ -35,8 +35,12 @@ inline int launched_ranks() {
 inline std::unique_ptr<Communicator> open_world([[maybe_unused]] WorldOptions options = {}, [[maybe_unused]] Where where = here()) {
   if (comm::launched_ranks() == 1) return std::make_unique<Self>();
 #if defined(WEFT_MPI)
-  return std::make_unique<Communicator>(comm::MpiTransport::open(comm::from_environment("WEFT_DEADLINE", options.deadline),
-                                                                 comm::from_environment("WEFT_SILENCE", options.silence)));
+  auto world = std::make_unique<Communicator>(comm::MpiTransport::open(comm::from_environment("WEFT_DEADLINE", options.deadline),
+                                                                       comm::from_environment("WEFT_SILENCE", options.silence)));
+  if (world->size() != comm::launched_ranks())
+    fail<CommError>("ranks", "expected MPI to see the " + std::to_string(comm::launched_ranks()) + " processes that a launcher started, it sees " +
+                                 std::to_string(world->size()), where, "start the program with the launcher of the MPI that it was linked to");
+  return world;
 #else
   fail<CommError>("ranks", "expected a program that was built with MPI, since a launcher started " + std::to_string(comm::launched_ranks()) + " processes", where,
                   "install libopenmpi-dev or libmpich-dev, configure again, and link weft::mpi");
