@@ -9,7 +9,7 @@ folder=${1:-build/onednn3}
 header=$(find "$folder" -name dnnl.h | head -n 1)
 library=$(find "$folder" -name 'libdnnl.so*' | sort | tail -n 1)
 [ -n "$header" ] && [ -n "$library" ] || { echo "expected dnnl.h and libdnnl.so under $folder" >&2; exit 1; }
-grep -h 'define DNNL_VERSION_M' "$(find "$folder" -name dnnl_version.h | head -n 1)"
+grep -h "define DNNL_VERSION_M" $(find "$folder" -name dnnl_version.h)
 "${CXX:-g++}" -std=c++20 -O2 -fopenmp -ffp-contract=off -DWEFT_ONEDNN -Iinclude -Itests -isystem "$(dirname "$header")" \
   tests/kernels/cpu/matmul.cpp tests/main.cpp "$library" -Wl,-rpath,"$(realpath "$(dirname "$library")")" -o "$folder/matmul"
 OMP_WAIT_POLICY=passive "$folder/matmul"
