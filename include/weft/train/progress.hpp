@@ -64,50 +64,58 @@ inline std::string short_duration(double seconds) {
   return detail::format("%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
 }
 
-/// The step's figures on one line of at most `width` columns: those that matter least go first where there is no room.
-/// `eta_s` in seconds, negative where unknown. With `colour`, labels are dim.
+/// The step's figures on one line of at most `width` columns: where there is no room the percentage goes first, then all are written
+/// shorter (80 columns then hold them), then those go that matter least. `eta_s` in seconds, negative where unknown. With `colour`,
+/// labels are dim.
 inline std::string progress_line(const StepReport& r, double eta_s, int width, bool colour) {
   struct Field {
     std::string_view label;
-    std::string value;
-    int rank;  // the field with the highest goes first
+    std::string value, tight;  // tight: label and value, short
+    int rank;                  // the field with the highest goes first
     bool shown = true;
   };
+  const auto whole = [](Index n) { return std::to_string(n); };
   const double percent = r.steps > 0 ? 100.0 * static_cast<double>(r.step) / static_cast<double>(r.steps) : 0;
+  const std::string rate = short_count(r.tokens_per_s), eta = short_duration(eta_s), share = detail::format("%.0f", 100 * r.roof_share);
   std::vector<Field> fields;
-  fields.push_back({"step ",
-                    detail::format("%*lld/%lld", static_cast<int>(std::to_string(r.steps).size()),
-                                   static_cast<long long>(r.step), static_cast<long long>(r.steps)),
-                    0});
-  fields.push_back({"", detail::format("%3.0f %%", std::floor(percent)), 7});
-  fields.push_back({"loss ", detail::number("%.4f", r.loss), 1});
-  if (r.val_loss) fields.push_back({"val ", detail::number("%.4f", *r.val_loss), 3});
-  fields.push_back({"lr ", detail::number("%.2e", r.lr), 5});
-  fields.push_back({"norm ", detail::number("%.2f", r.grad_norm), 6});
-  fields.push_back({"", short_count(r.tokens_per_s) + " tok/s", 4});
-  if (r.roof_share > 0) fields.push_back({"", detail::format("%.0f %% of roof", 100 * r.roof_share), 8});
-  fields.push_back({"ETA ", short_duration(eta_s), 2});
+  fields.push_back({"step ", detail::format("%*lld/%lld", static_cast<int>(whole(r.steps).size()), static_cast<long long>(r.step), static_cast<long long>(r.steps)),
+                    whole(r.step) + "/" + whole(r.steps), 0});
+  fields.push_back({"", detail::format("%3.0f %%", std::floor(percent)), "", 8});
+  fields.push_back({"loss ", detail::number("%.4f", r.loss), "loss " + detail::number("%.3f", r.loss), 1});
+  if (r.val_loss) fields.push_back({"val ", detail::number("%.4f", *r.val_loss), "val " + detail::number("%.3f", *r.val_loss), 3});
+  fields.push_back({"lr ", detail::number("%.2e", r.lr), "lr " + detail::number("%.2g", r.lr), 5});
+  fields.push_back({"norm ", detail::number("%.2f", r.grad_norm), "norm " + detail::number("%.2f", r.grad_norm), 6});
+  fields.push_back({"", rate + " tok/s", rate + " tok/s", 4});
+  if (r.roof_share > 0) fields.push_back({"", share + " % of roof", share + "% roof", 7});
+  fields.push_back({"ETA ", eta, "ETA " + eta, 2});
 
+  bool tight = false;
   const auto columns = [&] {
     std::size_t sum = 0;
-    for (const Field& field : fields) sum += field.shown ? field.label.size() + field.value.size() + 2 : 0;
-    return static_cast<int>(sum) - 2;
+    const std::size_t gap = tight ? 1 : 2;
+    for (const Field& field : fields) sum += field.shown ? gap + (tight ? field.tight.size() : field.label.size() + field.value.size()) : 0;
+    return static_cast<int>(sum - gap);
   };
   while (columns() > width) {
     const auto last = std::max_element(fields.begin(), fields.end(), [](const Field& a, const Field& b) {
       return (a.shown ? a.rank : -1) < (b.shown ? b.rank : -1);
     });
+    if (last->rank < 8 && !tight) {
+      tight = true;
+      continue;
+    }
     if (last->rank == 0) break;
     last->shown = false;
   }
   std::string line;
   for (const Field& field : fields) {
     if (!field.shown) continue;
-    if (!line.empty()) line += "  ";
-    if (colour && !field.label.empty()) line += "\x1b[2m" + std::string(field.label) + "\x1b[0m" + field.value;
+    if (!line.empty()) line += tight ? " " : "  ";
+    if (tight) line += field.tight;
+    else if (colour && !field.label.empty()) line += "\x1b[2m" + std::string(field.label) + "\x1b[0m" + field.value;
     else line += std::string(field.label) + field.value;
   }
-  if (columns() > width) line = (fields[0].value).substr(0, static_cast<std::size_t>(std::max(width, 0)));
+  if (columns() > width) line = fields[0].tight.substr(0, static_cast<std::size_t>(std::max(width, 0)));
   return line;
 }
 
