@@ -20,24 +20,37 @@ TEST_CASE("collectives") {
   test::check_bytes(*world);
 }
 
+namespace {
+/// Training on all processes gives the bits that this process gets alone.
+void check_same_as_one(test::Plan plan) {
+  plan.ranks = 1;
+  auto expected = test::room_for<float>(plan), got = expected;
+  Self self;
+  test::train_rank<float>(plan, self, expected);
+  plan.ranks = world->size();
+  INFO(test::name(plan));
+  test::train_rank<float>(plan, *world, got);
+  world->all_reduce<double>(got.losses);  // each rank has noted its own, 0 elsewhere
+  CHECK(got.losses == expected.losses);
+  if (world->rank() == 0) CHECK(got == expected);
+}
+}  // namespace
+
 TEST_CASE("ZeRO 0 to 3 on processes: the bits of one rank") {
   for (const test::Arch arch : {test::Arch::gpt2, test::Arch::mixtral})
-    for (const bool recompute : {false, true}) {
-      const test::Plan plan{.arch = arch, .ranks = world->size(), .recompute = recompute};
-      auto expected = test::room_for<float>(plan);
-      Self self;
-      test::train_rank<float>(plan, self, expected);
-      for (const int zero : {0, 1, 2, 3}) {
-        test::Plan shared = plan;
-        shared.zero = zero;
-        INFO(test::name(shared));
-        auto got = test::room_for<float>(plan);
-        test::train_rank<float>(shared, *world, got);
-        world->all_reduce<double>(got.losses);  // each rank has noted its own, 0 elsewhere
-        CHECK(got.losses == expected.losses);
-        if (world->rank() == 0) CHECK(got == expected);
-      }
-    }
+    for (const bool recompute : {false, true})
+      for (const int zero : {0, 1, 2, 3}) check_same_as_one({.arch = arch, .zero = zero, .recompute = recompute});
+}
+
+TEST_CASE("random models, sizes, stages and micro-batches on processes: the bits of one rank") {
+  std::mt19937 random(17);
+  const auto pick = [&](int n) { return static_cast<int>(random() % static_cast<unsigned>(n)); };
+  for (unsigned round = 1; round <= 12; ++round) {
+    const int zero = pick(4);
+    const Index local = zero < 2 ? Index{1} << pick(3) : 1 + pick(4);
+    check_same_as_one({.arch = test::all_archs[pick(3)], .zero = zero, .micros = local * world->size(), .recompute = pick(2) == 1,
+                       .bucket_bytes = std::size_t{1} << (6 + pick(12)), .sizes = round});
+  }
 }
 
 int main(int argc, char** argv) try {

@@ -1,6 +1,8 @@
 // A short training run of a tiny decoder, on any Communicator: what ZeRO's tests compare.
 #pragma once
 
+#include <random>
+
 #include "../nn/support.hpp"
 #include "weft/comm/communicator.hpp"
 
@@ -14,10 +16,11 @@ struct Plan {
   bool recompute = false, inside = false;
   int threads = 1;
   std::size_t bucket_bytes = std::size_t{1} << 15;  // several a unit
+  unsigned sizes = 0;                               // not 0: drawn from it
 };
 inline std::string name(const Plan& p) {
   return std::string(name(p.arch)) + ", " + std::to_string(p.ranks) + " ranks, ZeRO " + std::to_string(p.zero) + (p.exact ? " exact" : "") +
-         (p.recompute ? ", recompute" : "") + (p.inside ? ", inside the backward" : "");
+         (p.recompute ? ", recompute" : "") + (p.inside ? ", inside the backward" : "") + (p.sizes != 0 ? ", sizes " + std::to_string(p.sizes) : "");
 }
 
 template <class T>
@@ -31,6 +34,12 @@ struct Result {
 
 inline nn::TransformerConfig config_of(const Plan& p) {
   nn::TransformerConfig c = tiny(p.arch);
+  if (p.sizes != 0) {
+    std::mt19937 random(p.sizes);
+    const auto pick = [&](int n) { return 1 + static_cast<Index>(random() % static_cast<unsigned>(n)); };
+    const Index kv_heads = pick(2), heads = kv_heads * pick(3);
+    c = tiny(p.arch, {.vocab = 16 + pick(30), .width = heads * 2 * pick(7), .layers = pick(3), .heads = heads, .kv_heads = kv_heads, .context = 12});
+  }
   c.dropout = 0.1;
   c.recompute = p.recompute;
   return c;
