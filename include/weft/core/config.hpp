@@ -36,8 +36,12 @@
 #define WEFT_ABI WEFT_JOIN(WEFT_ABI_ISA, WEFT_ABI_THREADS, WEFT_ABI_GEMM)
 
 /// Written after a lambda's parameter list, or before a function: its code becomes part of the caller's, and so is built
-/// for the instruction set of the function it is called in (core/simd.hpp).
+/// for the instruction set of the function it is called in (core/simd.hpp), or for the GPU.
+#if defined(__CUDACC__)
+#define WEFT_INLINE __host__ __device__ __attribute__((always_inline))
+#else
 #define WEFT_INLINE __attribute__((always_inline))
+#endif
 
 /// Written before a function that many places call and none is faster for holding: it is compiled once, not in each.
 #define WEFT_OUTLINE __attribute__((noinline))

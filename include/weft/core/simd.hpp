@@ -43,6 +43,16 @@ inline Isa isa() {
   return found;
 }
 
+/// True iff products of bf16 use the processor's own (AVX512_BF16), two elements of K at a time. WEFT_ISA=avx512 does without.
+inline bool bf16_products() {
+#if defined(__x86_64__)
+  static const bool found = isa() == Isa::avx512 && __builtin_cpu_supports("avx512bf16") && std::getenv("WEFT_ISA") == nullptr;
+  return found;
+#else
+  return false;
+#endif
+}
+
 #if defined(__x86_64__)
 #if defined(__clang__)
 #define WEFT_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"), min_vector_width(512)))

@@ -69,45 +69,55 @@ void row_blocks(const MicroKernels<T>& micro, Index m, Block block) {
 /// Up to so many rows b is not packed beforehand.
 inline constexpr Index few_rows_most = 32;
 
+/// Rows of a that a micro kernel can read as they are, as elements of a panel of P; null where they must be packed.
+template <class P, class TA, class TB, class TC>
+const P* rows_as_is(const Problem<TA, TB, TC>& p) {
+  if constexpr (std::is_same_v<TA, P>) return p.a;
+  else if constexpr (std::is_same_v<P, Pair>) return p.a_k == 1 && p.a_m % 2 == 0 && p.K % 2 == 0 ? reinterpret_cast<const Pair*>(p.a) : nullptr;
+  else return nullptr;
+}
+
 /// The tile of c at (m0, n0), of (m, n), where m is small: the time goes into reading b, so it is read once, a few of
 /// its rows at a time. The chains go on from step to step, so the bits are those of `tile`.
-template <class TA, class TB, class TC>
+template <class P, class TA, class TB, class TC>
 void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n) {
-  using T = stat_t<TC>;
-  const MicroKernels<T> micro = micro_kernels<T>();
-  constexpr bool a_as_is = std::is_same_v<TA, T>;
-  const bool along_rows = p.b_n == 1, b_as_is = std::is_same_v<TB, T> && along_rows;
+  using T = sum_t<P>;
+  const MicroKernels<P> micro = micro_kernels<P>();
+  const Index K = pieces(p.K, group<P>);
+  const bool odd = p.K % group<P> != 0;
+  const P* const a_as_is = rows_as_is<P>(p);
+  const bool along_rows = p.b_n == 1, b_as_is = std::is_same_v<TB, P> && along_rows;
   const Index step = !along_rows ? 96 : b_as_is ? 64 : 16;  // each divides k_piece
   const Index n_full = round_up(n, micro.width);
-  const Scratch<T> rows(a_as_is ? 0 : m * p.K), panel(step * micro.columns()), sums(m * n_full), part(m * n_full);
-  const TA* a = p.a + m0 * p.a_m;
+  const Scratch<P> rows(a_as_is ? 0 : m * K), panel(step * micro.columns());
+  const Scratch<T> sums(m * n_full), part(m * n_full);
   // Blocks of one row: one after the other, whatever a's strides.
-  if constexpr (!a_as_is) pack_rows(rows.data(), a, m, p.K, p.a_m, p.a_k, 1);
+  if (!a_as_is) pack_rows(rows.data(), p.a + m0 * p.a_m, m, K, p.a_m, p.a_k, 1, odd);
 
-  for (Index group = 0, next = 0; group < n; group = next) {
-    next = along_rows ? n : group + micro.panel(n - group);
-    for (Index k0 = 0; k0 < p.K; k0 += step) {
-      const Index in_piece = k0 % k_piece, k = std::min(step, p.K - k0);
+  for (Index strip = 0, next = 0; strip < n; strip = next) {
+    next = along_rows ? n : strip + micro.panel(n - strip);
+    for (Index k0 = 0; k0 < K; k0 += step) {
+      const Index in_piece = k0 % k_piece, k = std::min(step, K - k0);
       T* into = k0 < k_piece ? sums.data() : part.data();
-      for (Index j = group, wide = 0; j < std::min(n, next); j += wide) {
+      for (Index j = strip, wide = 0; j < std::min(n, next); j += wide) {
         wide = micro.panel(n - j);
         const Index valid = std::min(wide, n - j);
-        const TB* source = p.b + k0 * p.b_k + (n0 + j) * p.b_n;
-        const T* b = panel.data();
+        const TB* source = p.b + group<P> * k0 * p.b_k + (n0 + j) * p.b_n;
+        const P* b = panel.data();
         Index b_k = wide;
-        if constexpr (std::is_same_v<TB, T>)
+        if constexpr (std::is_same_v<TB, P>)
           if (b_as_is && valid == wide) b = source, b_k = p.b_k;
-        if (b == panel.data()) pack_columns(panel.data(), source, k, valid, p.b_k, p.b_n, micro, 0, valid);
+        if (b == panel.data()) pack_columns(panel.data(), source, k, valid, p.b_k, p.b_n, micro, 0, valid, odd && k0 + k == K);
         row_blocks(micro, m, [&](Index i, Index, int log) {
-          const T* from = rows.data() + i * p.K + k0;
-          Index a_row = p.K, a_k = 1;
-          if constexpr (a_as_is) from = a + i * p.a_m + k0 * p.a_k, a_row = p.a_m, a_k = p.a_k;
+          const P* from = rows.data() + i * K + k0;
+          Index a_row = K, a_k = 1;
+          if (a_as_is) a_row = p.a_m / group<P>, a_k = p.a_k, from = a_as_is + (m0 + i) * a_row + k0 * a_k;
           micro.block[wide / micro.width - 1][log](k, from, a_row, a_k, b, b_k, into + i * n_full + j, n_full,
                                                    in_piece == 0 ? Into::assign : Into::resume);
         });
       }
-      if (k0 >= k_piece && (in_piece + step == k_piece || k0 + step >= p.K)) {
-        simd([n_full, m, sum = sums.data() + group, add = part.data() + group, width = std::min(n_full, next) - group]()
+      if (k0 >= k_piece && (in_piece + step == k_piece || k0 + step >= K)) {
+        simd([n_full, m, sum = sums.data() + strip, add = part.data() + strip, width = std::min(n_full, next) - strip]()
                  WEFT_INLINE {
           for (Index i = 0; i < m; ++i)
 #pragma omp simd
@@ -119,55 +129,55 @@ void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n
   finish(p.c + m0 * p.c_m + n0, p.c_m, sums.data(), n_full, m, n, p.bias ? p.bias + n0 : nullptr, p.beta);
 }
 
-/// The part of K that a call of `tile` is for, and what calls for other parts leave to it.
-template <class T>
+/// The part of K, in elements of a panel, that a call of `tile` is for, and what calls for other parts leave to it.
+template <class P>
 struct Range {
   Index begin, end;
-  const T* packed = nullptr;  ///< the tile's columns of b as pack_columns leaves them, piece after piece
-  T* sums = nullptr;          ///< (m, n rounded up to whole vectors), kept from one part to the next
+  const P* packed = nullptr;  ///< the tile's columns of b as pack_columns leaves them, piece after piece
+  sum_t<P>* sums = nullptr;   ///< (m, n rounded up to whole vectors), kept from one part to the next
 };
 
-/// The tile of c at (m0, n0), of (m, n).
-template <class TA, class TB, class TC>
-void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Range<stat_t<TC>> range) {
-  using T = stat_t<TC>;
-  const MicroKernels<T> micro = micro_kernels<T>();
-  if (p.K == 0) {
+/// The tile of c at (m0, n0), of (m, n), from panels of P.
+template <class P, class TA, class TB, class TC>
+void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Range<P> range) {
+  using T = sum_t<P>;
+  const MicroKernels<P> micro = micro_kernels<P>();
+  const Index K = pieces(p.K, group<P>);
+  const bool odd = p.K % group<P> != 0;
+  if (K == 0) {
     const Scratch<T> zeros(n);
     std::fill_n(zeros.data(), n, T{0});
     return finish(p.c + m0 * p.c_m + n0, p.c_m, zeros.data(), 0, m, n, p.bias ? p.bias + n0 : nullptr, p.beta);
   }
-  if (range.packed == nullptr && m <= few_rows_most) return few_rows(p, m0, n0, m, n);
-  const bool many = p.K > k_piece;
+  if (range.packed == nullptr && m <= few_rows_most) return few_rows<P>(p, m0, n0, m, n);
+  const bool many = K > k_piece;
   // Sums go straight to c where nothing is done to them afterwards, else through `sums`.
   const bool straight = std::is_same_v<TC, T> && p.bias == nullptr && (p.beta == 0 || !many);
   // Rows are read as they are; columns of a large a lie in too many pages and lines for that.
-  const bool a_as_is = std::is_same_v<TA, T> && (p.a_k == 1 || p.M * p.K <= Index{1} << 19);
+  const P* const a_as_is = p.a_k == 1 || p.M * p.K <= Index{1} << 19 ? rows_as_is<P>(p) : nullptr;
   const Index n_full = round_up(n, micro.width);
   const bool own_sums = many && range.sums == nullptr && !(straight && n == n_full);
   const Scratch<T> scratch(own_sums ? m * n_full : micro.rows * micro.columns());
   T* sums = range.sums ? range.sums : scratch.data();
-  const Index k_most = std::min(p.K, k_piece);
-  const Scratch<T> rows(a_as_is ? 0 : m * k_most), panel(range.packed ? 0 : k_most * micro.columns());
+  const Index k_most = std::min(K, k_piece);
+  const Scratch<P> rows(a_as_is ? 0 : m * k_most), panel(range.packed ? 0 : k_most * micro.columns());
 
   for (Index k0 = range.begin; k0 < range.end; k0 += k_piece) {
     const Index k = std::min(k_piece, range.end - k0);
-    const bool first = k0 == 0, last = k0 + k == p.K;
-    const TA* a = p.a + m0 * p.a_m + k0 * p.a_k;
-    if (!a_as_is) pack_rows(rows.data(), a, m, k, p.a_m, p.a_k, micro.rows);
+    const bool first = k0 == 0, last = k0 + k == K;
+    if (!a_as_is) pack_rows(rows.data(), p.a + m0 * p.a_m + group<P> * k0 * p.a_k, m, k, p.a_m, p.a_k, micro.rows, odd && last);
 
     for (Index j = 0, wide = 0; j < n; j += wide) {
       wide = micro.panel(n - j);
       const Index valid = std::min(wide, n - j);
-      const T* b = range.packed ? range.packed + (k0 - range.begin) * n_full + j * k : panel.data();
+      const P* b = range.packed ? range.packed + (k0 - range.begin) * n_full + j * k : panel.data();
       if (!range.packed)
-        pack_columns(panel.data(), p.b + k0 * p.b_k + (n0 + j) * p.b_n, k, valid, p.b_k, p.b_n, micro, 0, valid);
+        pack_columns(panel.data(), p.b + group<P> * k0 * p.b_k + (n0 + j) * p.b_n, k, valid, p.b_k, p.b_n, micro, 0, valid, odd && last);
       row_blocks(micro, m, [&](Index i, Index high, int log) {
-        const T* from = rows.data() + i * k;
+        const P* from = rows.data() + i * k;
         Index a_row = k, a_k = 1;
         if (interleaved(m, p.a_m)) a_row = 1, a_k = high;
-        if constexpr (std::is_same_v<TA, T>)
-          if (a_as_is) from = a + i * p.a_m, a_row = p.a_m, a_k = p.a_k;
+        if (a_as_is) a_row = p.a_m / group<P>, a_k = p.a_k, from = a_as_is + (m0 + i) * a_row + k0 * a_k;
         const auto block = micro.block[wide / micro.width - 1][log];
         TC* c = p.c + (m0 + i) * p.c_m + n0 + j;
         if constexpr (std::is_same_v<TC, T>)
@@ -180,6 +190,14 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
       });
     }
   }
+}
+
+/// Calls f with the type of panels for these operands: pairs of bf16 where the processor multiplies them, else what is summed in.
+template <class TA, class TB, class TC, class F>
+void with_panels(F&& f) {
+  if constexpr (std::is_same_v<TA, bf16> && std::is_same_v<TB, bf16>)
+    if (bf16_products()) return f(Pair{});
+  f(stat_t<TC>{});
 }
 
 /// Tiles of c: large ones reuse packed panels most, small products are cut further to keep all cores busy.
@@ -203,42 +221,43 @@ struct Grid {
 };
 
 /// Packs b once for all rows of tiles, as much of it at a time as a buffer of a few MiB holds.
-template <class TA, class TB, class TC>
+template <class P, class TA, class TB, class TC>
 void multiply_shared(const Problem<TA, TB, TC>& p, Grid grid) {
-  using T = stat_t<TC>;
-  const MicroKernels<T> micro = micro_kernels<T>();
+  using T = sum_t<P>;
+  const MicroKernels<P> micro = micro_kernels<P>();
+  const Index K = pieces(p.K, group<P>);
+  const bool odd = p.K % group<P> != 0;
   constexpr Index most = Index{4} << 20;
   const Index n_tiles = pieces(p.N, grid.n), m_tiles = pieces(p.M, grid.m), width = round_up(grid.n, micro.width);
-  const Index depth = std::min(p.K, std::max<Index>(1, most / width / k_piece) * k_piece);
+  const Index depth = std::min(K, std::max<Index>(1, most / width / k_piece) * k_piece);
   const Index slice = std::clamp<Index>(most / (width * depth), 1, n_tiles);
-  const Scratch<T> packed(slice * width * depth);
-  const Scratch<T> sums(depth < p.K ? slice * m_tiles * grid.m * width : 0);
+  const Scratch<P> packed(slice * width * depth);
+  const Scratch<T> sums(depth < K ? slice * m_tiles * grid.m * width : 0);
   // Pieces of packing: long rows where there are enough of them.
   const Index k_pieces = pieces(depth, k_piece), chunk = (slice * k_pieces >= 16 ? 16 : 4) * micro.columns();
   const Index chunks = pieces(grid.n, chunk);
   for (Index first = 0; first < n_tiles; first += slice)
-    for (Index begin = 0; begin < p.K; begin += depth) {
-      const Index tiles = std::min(slice, n_tiles - first), end = std::min(begin + depth, p.K);
+    for (Index begin = 0; begin < K; begin += depth) {
+      const Index tiles = std::min(slice, n_tiles - first), end = std::min(begin + depth, K);
       parallel(tiles * k_pieces * chunks, [&](Index i) {
         const Index t = i / (k_pieces * chunks), k0 = begin + i / chunks % k_pieces * k_piece, j = i % chunks * chunk;
         const Index n0 = (first + t) * grid.n, n = std::min(grid.n, p.N - n0);
         if (j >= n || k0 >= end) return;
-        T* to = packed.data() + t * width * depth + (k0 - begin) * round_up(n, micro.width);
-        pack_columns(to, p.b + k0 * p.b_k + n0 * p.b_n, std::min(k_piece, end - k0), n, p.b_k, p.b_n, micro, j,
-                     std::min(j + chunk, n));
+        P* to = packed.data() + t * width * depth + (k0 - begin) * round_up(n, micro.width);
+        const Index k = std::min(k_piece, end - k0);
+        pack_columns(to, p.b + group<P> * k0 * p.b_k + n0 * p.b_n, k, n, p.b_k, p.b_n, micro, j, std::min(j + chunk, n), odd && k0 + k == K);
       });
       parallel(tiles * m_tiles, [&](Index i) {
         const Index t = i / m_tiles, m0 = i % m_tiles * grid.m, n0 = (first + t) * grid.n;
-        tile(p, m0, n0, std::min(grid.m, p.M - m0), std::min(grid.n, p.N - n0),
-             {begin, end, packed.data() + t * width * depth, depth < p.K ? sums.data() + i * grid.m * width : nullptr});
+        tile<P>(p, m0, n0, std::min(grid.m, p.M - m0), std::min(grid.n, p.N - n0),
+                {begin, end, packed.data() + t * width * depth, depth < K ? sums.data() + i * grid.m * width : nullptr});
       });
     }
 }
 
 /// `batch` problems; problem(i) is the i-th, all of the same extents.
-template <class GetProblem>
-void multiply(Index batch, Index M, Index N, Index K, GetProblem problem) {
-  if (batch == 0 || M == 0 || N == 0) return;
+template <class P, class GetProblem>
+void multiply_panels(Index batch, Index M, Index N, Index K, GetProblem problem) {
 #if defined(WEFT_ONEDNN)
   if constexpr (std::is_same_v<decltype(problem(0)), Problem<float, float, float>>)
     if (onednn_takes(problem(0))) {
@@ -253,15 +272,23 @@ void multiply(Index batch, Index M, Index N, Index K, GetProblem problem) {
   const Grid alone(M, N, K, 1);
   // Packing beforehand for a single row of tiles gains nothing.
   if (alone.m < M && K > 0 && (batch == 1 || alone.count(M, N) >= 16)) {
-    for (Index i = 0; i < batch; ++i) multiply_shared(problem(i), alone);
+    for (Index i = 0; i < batch; ++i) multiply_shared<P>(problem(i), alone);
     return;
   }
   const Grid grid(M, N, K, batch);
   const Index m_tiles = pieces(M, grid.m), tiles = grid.count(M, N);
   parallel(batch * tiles, [&](Index i) {
     const Index m0 = i % tiles % m_tiles * grid.m, n0 = i % tiles / m_tiles * grid.n;
-    tile(problem(i / tiles), m0, n0, std::min(grid.m, M - m0), std::min(grid.n, N - n0), {0, K});
+    tile<P>(problem(i / tiles), m0, n0, std::min(grid.m, M - m0), std::min(grid.n, N - n0), {0, pieces(K, group<P>)});
   });
+}
+template <class GetProblem>
+void multiply(Index batch, Index M, Index N, Index K, GetProblem problem) {
+  if (batch == 0 || M == 0 || N == 0) return;
+  using Any = decltype(problem(0));
+  [&]<class TA, class TB, class TC>(const Problem<TA, TB, TC>*) {
+    with_panels<TA, TB, TC>([&]<class P>(P) { multiply_panels<P>(batch, M, N, K, problem); });
+  }(static_cast<const Any*>(nullptr));
 }
 
 }  // namespace weft::inline WEFT_ABI::kernels::gemm

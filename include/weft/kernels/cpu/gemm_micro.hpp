@@ -8,12 +8,19 @@
 
 namespace weft::inline WEFT_ABI::kernels::gemm {
 
+/// Two neighbours along K of bf16: what one multiply-add of AVX512_BF16 takes, so that K is counted in pairs.
+struct Pair {
+  bf16 first, second;
+};
+/// What elements of a panel are summed in.
+template <class T> using sum_t = std::conditional_t<std::is_same_v<T, Pair>, float, T>;
+
 /// What happens to c: it is overwritten, added to, or is the sum so far that the chain goes on from.
 enum class Into { assign, add, resume };
 
 /// c (rows, columns) from a b. a is read at a[r * a_row + i * a_k]; row i of b starts at b + i * b_k.
 template <class T>
-using Micro = void (*)(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_k, T* c, Index c_row,
+using Micro = void (*)(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_k, sum_t<T>* c, Index c_row,
                        Into into);
 
 /// The blocks of one instruction set.
@@ -36,9 +43,12 @@ struct MicroKernels {
 // out because the build forbids contraction, in assembly because <immintrin.h> takes longer to compile than this file.
 #define WEFT_GEMM_MICRO(NAME, TARGET, BYTES, FMA_FLOAT, FMA_DOUBLE)                                                    \
   template <class T, int Rows, int Vectors>                                                                            \
-  TARGET void NAME(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_k, T* c, Index c_row, Into into) { \
-    typedef T Vec __attribute__((vector_size(BYTES)));                                                                 \
-    typedef T Memory __attribute__((vector_size(BYTES), aligned(alignof(T)), may_alias));                              \
+  TARGET void NAME(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_k, sum_t<T>* c, Index c_row,       \
+                   Into into) {                                                                                        \
+    typedef sum_t<T> S;                                                                                                \
+    typedef S Vec __attribute__((vector_size(BYTES)));                                                                 \
+    typedef S Memory __attribute__((vector_size(BYTES), aligned(alignof(T)), may_alias));                              \
+    typedef std::uint32_t Words __attribute__((vector_size(BYTES)));                                                   \
     constexpr int width = BYTES / static_cast<int>(sizeof(T));                                                         \
     if (k >= 256)                                                                                                      \
       _Pragma("GCC unroll 8") for (int r = 0; r < Rows; ++r)                                                           \
@@ -55,10 +65,17 @@ struct MicroKernels {
       _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v)                                                        \
         b_v[v] = *reinterpret_cast<const Memory*>(b + v * width);                                                      \
       _Pragma("GCC unroll 8") for (int r = 0; r < Rows; ++r) {                                                         \
-        const Vec a_r = a[r * a_row] - Vec{};                                                                          \
-        _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v) {                                                    \
-          if constexpr (sizeof(T) == 4) { FMA_FLOAT(sum[r][v], a_r, b_v[v]); }                                         \
-          else { FMA_DOUBLE(sum[r][v], a_r, b_v[v]); }                                                                 \
+        if constexpr (std::is_same_v<T, Pair>) {                                                                       \
+          std::uint32_t word;                                                                                          \
+          __builtin_memcpy(&word, a + r * a_row, 4);                                                                   \
+          const Words a_r = word - Words{};                                                                            \
+          _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v) { WEFT_FMA_PAIR(sum[r][v], a_r, b_v[v]); }         \
+        } else {                                                                                                       \
+          const Vec a_r = a[r * a_row] - Vec{};                                                                        \
+          _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v) {                                                  \
+            if constexpr (sizeof(T) == 4) { FMA_FLOAT(sum[r][v], a_r, b_v[v]); }                                       \
+            else { FMA_DOUBLE(sum[r][v], a_r, b_v[v]); }                                                               \
+          }                                                                                                            \
         }                                                                                                              \
       }                                                                                                                \
     }                                                                                                                  \
@@ -70,6 +87,7 @@ struct MicroKernels {
   }
 
 #define WEFT_MULTIPLY_ADD(sum, x, y) sum += x * y
+#define WEFT_FMA_PAIR(sum, x, y) __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(x), "v"(y))
 WEFT_GEMM_MICRO(micro_base, , 32, WEFT_MULTIPLY_ADD, WEFT_MULTIPLY_ADD)
 #undef WEFT_MULTIPLY_ADD
 #if defined(__x86_64__)
@@ -80,9 +98,10 @@ WEFT_GEMM_MICRO(micro_avx512, WEFT_AVX512, 64, WEFT_FMA_FLOAT, WEFT_FMA_DOUBLE)
 #undef WEFT_FMA_FLOAT
 #undef WEFT_FMA_DOUBLE
 #endif
+#undef WEFT_FMA_PAIR
 #undef WEFT_GEMM_MICRO
 
-/// Those of this process's instruction set.
+/// Those of this process's instruction set; of pairs only where bf16_products().
 template <class T>
 MicroKernels<T> micro_kernels() {
   constexpr Index lanes = 32 / static_cast<Index>(sizeof(T));
@@ -92,13 +111,16 @@ MicroKernels<T> micro_kernels() {
             {{micro_avx512<T, 1, 1>, micro_avx512<T, 2, 1>, micro_avx512<T, 4, 1>, micro_avx512<T, 8, 1>},
              {micro_avx512<T, 1, 2>, micro_avx512<T, 2, 2>, micro_avx512<T, 4, 2>, micro_avx512<T, 8, 2>},
              {micro_avx512<T, 1, 3>, micro_avx512<T, 2, 3>, micro_avx512<T, 4, 3>, micro_avx512<T, 8, 3>}}};
-  if (isa() == Isa::avx2)
-    return {4, lanes, 3,
-            {{micro_avx2<T, 1, 1>, micro_avx2<T, 2, 1>, micro_avx2<T, 4, 1>},
-             {micro_avx2<T, 1, 2>, micro_avx2<T, 2, 2>, micro_avx2<T, 4, 2>},
-             {micro_avx2<T, 1, 3>, micro_avx2<T, 2, 3>, micro_avx2<T, 4, 3>}}};
+  if constexpr (!std::is_same_v<T, Pair>) {
+    if (isa() == Isa::avx2)
+      return {4, lanes, 3,
+              {{micro_avx2<T, 1, 1>, micro_avx2<T, 2, 1>, micro_avx2<T, 4, 1>},
+               {micro_avx2<T, 1, 2>, micro_avx2<T, 2, 2>, micro_avx2<T, 4, 2>},
+               {micro_avx2<T, 1, 3>, micro_avx2<T, 2, 3>, micro_avx2<T, 4, 3>}}};
+  }
 #endif
-  return {4, lanes, 1, {{micro_base<T, 1, 1>, micro_base<T, 2, 1>, micro_base<T, 4, 1>}}};
+  if constexpr (std::is_same_v<T, Pair>) return {};
+  else return {4, lanes, 1, {{micro_base<T, 1, 1>, micro_base<T, 2, 1>, micro_base<T, 4, 1>}}};
 }
 
 }  // namespace weft::inline WEFT_ABI::kernels::gemm

@@ -119,13 +119,37 @@ WEFT_INLINE inline void copy_block(T* to, Index to_row, const S* from, Index row
     for (Index i = 0; i < rows; ++i) to[i * to_row + j] = static_cast<T>(from[i * row + j * column]);
 }
 
+/// Elements of the source that one of a panel holds.
+template <class T> inline constexpr Index group = std::is_same_v<T, Pair> ? 2 : 1;
+
+/// to[i * to_row + j] = the pair from[2 i * row + j * column], from[(2 i + 1) * row + j * column], for i < rows, j < columns; the last
+/// row's second is zero where `odd`.
+WEFT_INLINE inline void copy_pairs(Pair* to, Index to_row, const bf16* from, Index row, Index column, Index rows, Index columns, bool odd) {
+  for (Index i = 0; i < rows; ++i) {
+    auto* const words = reinterpret_cast<std::uint32_t*>(to + i * to_row);
+    const bf16 *const low = from + 2 * i * row, *const high = low + row;
+    if (odd && i + 1 == rows) {
+      for (Index j = 0; j < columns; ++j) words[j] = low[j * column].bits;
+    } else if (column == 1) {
+#pragma omp simd
+      for (Index j = 0; j < columns; ++j) words[j] = low[j].bits | static_cast<std::uint32_t>(high[j].bits) << 16;
+    } else {
+      for (Index j = 0; j < columns; ++j) words[j] = low[j * column].bits | static_cast<std::uint32_t>(high[j * column].bits) << 16;
+    }
+  }
+}
+
 /// Packs b (k, n), element (i, j) at from[i * b_k + j * b_n], into panels one after the other, of the widths that
 /// MicroKernels::panel says, the last filled up with zeros. A panel holds its rows one after the other. Only panels
-/// that start in [begin, end) are written, each to its place in the whole.
+/// that start in [begin, end) are written, each to its place in the whole. Pairs: k counts them, b has `odd` one element less.
 template <class T, class S>
 void pack_columns(T* to, const S* from, Index k, Index n, Index b_k, Index b_n, const MicroKernels<T>& micro,
-                  Index begin, Index end) {
+                  Index begin, Index end, bool odd = false) {
   const Index width = micro.width, vectors = micro.vectors;
+  if constexpr (std::is_same_v<T, Pair>)
+    if (b_k == 1 && b_n % 2 == 0 && !odd && reinterpret_cast<std::uintptr_t>(from) % 4 == 0)  // pairs lie together: copied as floats are
+      return pack_columns<float, float>(reinterpret_cast<float*>(to), reinterpret_cast<const float*>(from), k, n, 1, b_n / 2,
+                                        MicroKernels<float>{1, width, vectors, {}}, begin, end);
   simd([=]() WEFT_INLINE {
     const MicroKernels<T> widths{1, width, vectors, {}};
     // Along b's rows a few rows at a time through all panels, along its columns panel by panel: reads stay in few
@@ -139,9 +163,10 @@ void pack_columns(T* to, const S* from, Index k, Index n, Index b_k, Index b_n, 
         if (j < begin) continue;
         const Index valid = std::min(wide, n - j);
         T* panel = to + j * k + i * wide;
-        copy_block(panel, wide, from + i * b_k + j * b_n, b_k, b_n, rows, valid, ahead);
+        if constexpr (std::is_same_v<T, Pair>) copy_pairs(panel, wide, from + 2 * i * b_k + j * b_n, b_k, b_n, rows, valid, odd && i + rows == k);
+        else copy_block(panel, wide, from + i * b_k + j * b_n, b_k, b_n, rows, valid, ahead);
         for (Index r = 0; valid < wide && r < rows; ++r)
-          for (Index z = valid; z < wide; ++z) panel[r * wide + z] = T{0};
+          for (Index z = valid; z < wide; ++z) panel[r * wide + z] = T{};
       }
     }
   });
@@ -154,17 +179,25 @@ constexpr bool interleaved(Index m, Index a_m) { return a_m == 1 && m > 1; }
 /// Packs a (m, k), element (r, i) at from[r * a_m + i * a_k]: rows one after the other, or, where a runs along m, in
 /// blocks of `rows` rows, the last ones of smaller powers of two.
 template <class T, class S>
-void pack_rows(T* to, const S* from, Index m, Index k, Index a_m, Index a_k, Index rows) {
+void pack_rows(T* to, const S* from, Index m, Index k, Index a_m, Index a_k, Index rows, bool odd = false) {
   simd([=]() WEFT_INLINE {
-    if (!interleaved(m, a_m)) return copy_block(to, k, from, a_m, a_k, m, k);
+    if constexpr (std::is_same_v<T, Pair>) {
+      if (!interleaved(m, a_m)) {
+        for (Index r = 0; r < m; ++r) copy_pairs(to + r * k, 1, from + r * a_m, a_k, 1, k, 1, odd);
+        return;
+      }
+    } else if (!interleaved(m, a_m)) {
+      return copy_block(to, k, from, a_m, a_k, m, k);
+    }
     constexpr Index step = 16;
     for (Index i = 0; i < k; i += step)
       for (Index r = 0, high = rows; r < m; r += high) {
         while (high > m - r) high /= 2;
         T* block = to + r * k + i * high;
-        const S* source = from + r + i * a_k;
-        for (Index n = std::min(step, k - i); n > 0; --n, block += high, source += a_k) {
-          if (high % lanes<T> == 0) copy_block(block, high, source, high, 1, 1, high, step * a_k);
+        const S* source = from + r + group<T> * i * a_k;
+        for (Index n = std::min(step, k - i); n > 0; --n, block += high, source += group<T> * a_k) {
+          if constexpr (std::is_same_v<T, Pair>) copy_pairs(block, high, source, a_k, 1, 1, high, odd && n == 1 && i + step >= k);
+          else if (high % lanes<T> == 0) copy_block(block, high, source, high, 1, 1, high, step * a_k);
           else
             for (Index l = 0; l < high; ++l) block[l] = static_cast<T>(source[l]);
         }
