@@ -28,7 +28,7 @@ void make_folder(const std::string& out) {
 /// Runs a step's micro-batches again, weights untouched, and throws the error that names the op whose result is not finite. Of many
 /// ranks the first that finds it ends the others.
 template <class M>
-[[noreturn]] void throw_cause(const M& model, const train::Batches& batches, Index step, const optim::AdamW<cpu>& adamw, Communicator& ranks) {
+[[noreturn]] void throw_cause(const M& model, const train::Batches& batches, Index step, const auto& adamw, Communicator& ranks) {
   const std::string what = "step " + std::to_string(step + 1) + ": the loss or its gradient is not finite; the weights are those of the step before.\n";
   try {
     for (Index i = 0; i < batches.micros() / ranks.size(); ++i) {
@@ -89,7 +89,7 @@ int train_model(const Options& o, const io::Newest& checkpoint, Communicator& ra
     progress.emplace();
   }
   const auto measured_roof = [&] {
-    double flops = train::gemm_roof_flops();
+    double flops = train::gemm_roof_flops<T>();
     ranks.all_reduce<double>({&flops, 1});
     return flops;
   };

@@ -37,6 +37,7 @@
 #include "weft/ops/sum.hpp"
 #include "weft/ops/swiglu.hpp"
 #include "weft/ops/tanh.hpp"
+#include "weft/ops/to.hpp"
 #include "weft/ops/topk.hpp"
 #include "weft/ops/unary.hpp"
 #include "weft/ops/view.hpp"

@@ -12,6 +12,9 @@ struct meta { static constexpr const char* name = "meta"; };  ///< shapes alone,
 /// True iff the backend's kernels are part of this build.
 template <class D> inline constexpr bool backend_built = false;
 template <> inline constexpr bool backend_built<cpu> = true;
+#if defined(WEFT_CUDA)
+template <> inline constexpr bool backend_built<cuda> = true;
+#endif
 
 #if defined(WEFT_DEVICE)
 using default_device = WEFT_DEVICE;

@@ -122,8 +122,15 @@ std::string to_string(const Tensor<T, cpu>& x) {
   return head + "\n" + detail::Printer<T>(x).text();
 }
 
-template <class Traits, class T>
-std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, const Tensor<T, cpu>& x) {
+/// The same of a tensor that is elsewhere.
+template <class T, class D>
+std::string to_string(const Tensor<T, D>& x) {
+  if (!x.defined() || x.storage()->data == nullptr) return to_string(Tensor<T, cpu>());
+  return to_string(from_vector<T, cpu>(x.to_vector(), x.shape()));
+}
+
+template <class Traits, class T, class D>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, const Tensor<T, D>& x) {
   return out << to_string(x);
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <limits>
+#include <memory>
 
 #include "weft/core/dtype.hpp"
 #include "weft/core/shape.hpp"
@@ -16,8 +17,8 @@ struct Slot;
 /// of the backward has arrived, and when the backward has ended.
 struct Sink {
   virtual ~Sink() = default;
-  /// Where a gradient of so many bytes goes that nothing was written to yet.
-  virtual Ref<Storage> place(Slot&, std::size_t bytes) { return Ref<Storage>::make(bytes, true); }
+  /// Where a gradient of so many bytes goes that nothing was written to yet; null: anywhere.
+  virtual Ref<Storage> place(Slot&, std::size_t) { return {}; }
   virtual void ready(Slot& slot) noexcept = 0;
   /// Called soon after `ready`; here it may act, and throw.
   virtual void advance() {}
@@ -49,6 +50,24 @@ struct Parts : Counted {
   Part part[max];
 };
 
+/// How the output of a cheap op is made again from what its own backward keeps, so that ops which read it in their backward need not
+/// keep it (tape/grad.hpp).
+struct Recipe {
+  const Storage* output = nullptr;  ///< what it makes, and its version as it was made: a later write in place is no part of it
+  std::uint64_t version = 0;
+  Ref<Storage> again;               ///< made, for all that read it
+
+  Recipe() = default;
+  Recipe(const Recipe&) = delete;
+  Recipe& operator=(const Recipe&) = delete;
+  virtual ~Recipe() = default;
+  /// False where an input is not in memory, such as a parameter of another part of the model under ZeRO 3.
+  virtual bool possible() const = 0;
+  virtual void make() = 0;  ///< fills `again`
+  static void* operator new(std::size_t bytes) { return Allocator::mine().allocate(bytes); }
+  static void operator delete(void* data, std::size_t bytes) { Allocator::mine().release(data, bytes); }
+};
+
 struct Slot : Counted {
   Dtype dtype = Dtype::f32;  ///< of the gradient
   Shape shape;
@@ -69,6 +88,7 @@ struct Slot : Counted {
   Sink* sink = nullptr;
   const std::string* name = nullptr;  ///< a parameter's path
   GradientHook* hooks = nullptr;  ///< owned
+  std::unique_ptr<Recipe> recipe; ///< of the tensor, until its op's backward has run
 
   Slot(Dtype type, const Shape& extents, const Strides& layout) : dtype(type), shape(extents), strides(layout) {}
   Slot(const Slot&) = delete;

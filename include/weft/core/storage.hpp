@@ -9,6 +9,7 @@
 #include <new>
 #include <utility>
 
+#include "weft/core/device.hpp"
 #include "weft/core/error.hpp"
 #include "weft/core/pages.hpp"
 #include "weft/core/spin_lock.hpp"
@@ -23,15 +24,24 @@ struct MemoryStats {
   std::size_t system_calls = 0;
 };
 
-class Allocator {
+/// A source of blocks, one per thread and device.
+struct Memory {
+  virtual ~Memory() = default;
+  /// A block of at least `bytes`, 64-byte aligned, uninitialised. Throws MemoryError.
+  virtual void* allocate(std::size_t bytes) = 0;
+  /// Gives a block of `bytes` back; from any thread, and also after the memory's own thread has ended.
+  virtual void release(void* data, std::size_t bytes) = 0;
+};
+
+/// Host memory.
+class Allocator final : public Memory {
  public:
   static constexpr std::size_t alignment = 64;
 
   Allocator(const Allocator&) = delete;
   Allocator& operator=(const Allocator&) = delete;
 
-  /// A block of at least `bytes`, 64-byte aligned, uninitialised. Throws MemoryError.
-  WEFT_OUTLINE void* allocate(std::size_t bytes) {
+  WEFT_OUTLINE void* allocate(std::size_t bytes) override {
     const std::size_t size = rounded(bytes);
     void* block = from_cache(size);
     if (block == nullptr && foreign_ != nullptr) {
@@ -57,8 +67,7 @@ class Allocator {
     return block;
   }
 
-  /// Gives a block of `bytes` back; from any thread, and also after the allocator's own thread has ended.
-  WEFT_OUTLINE void release(void* data, std::size_t bytes) {
+  WEFT_OUTLINE void release(void* data, std::size_t bytes) override {
     if (this == mine_or_null()) return put_back(data, rounded(bytes));
     bool last = false;
     {
@@ -180,6 +189,12 @@ class Allocator {
   Block* foreign_ = nullptr;  // blocks that other threads gave back
 };
 
+/// This thread's memory on a device.
+template <class D>
+Memory& memory_of();
+template <>
+inline Memory& memory_of<cpu>() { return Allocator::mine(); }
+
 /// The caching allocator for standard containers: one that grows and dies in every step makes no heap call. Stays on its thread.
 template <class T>
 struct CachedAllocator {
@@ -243,25 +258,28 @@ struct Counted {
   Allocator* home = nullptr;
 };
 
-/// A block of memory that handles share. It may be dropped and materialised again while handles live, of its own or as a
-/// window of another block.
+/// A block of memory on one device that handles share. It may be dropped and materialised again while handles live, of its own or as
+/// a window of another block.
 struct Storage : Counted {
   std::size_t bytes = 0;
   void* data = nullptr;           ///< null while dropped
-  Allocator* allocator = nullptr;
+  Memory& (*source)();            ///< memory_of the device
+  Memory* memory = nullptr;       ///< where data came from
   Ref<Storage> whole;             ///< the block that this one is a window of, or null
   std::uint64_t version = 0;      ///< counts writes in place
   Where written;                  ///< the last of them
 
-  Storage(std::size_t size, bool allocate_now) : bytes(size) { if (allocate_now) materialise(); }
+  Storage(std::size_t size, bool allocate_now, Memory& (*from)() = memory_of<cpu>) : bytes(size), source(from) {
+    if (allocate_now) materialise();
+  }
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
   ~Storage() { drop(); }
 
   void materialise() {
     if (data != nullptr) return;
-    allocator = &Allocator::mine();
-    data = allocator->allocate(bytes);
+    memory = &source();
+    data = memory->allocate(bytes);
   }
   /// Becomes the window of `block` that begins `offset` bytes into it; what it held is dropped.
   void lend(Ref<Storage> block, std::size_t offset) {
@@ -271,7 +289,7 @@ struct Storage : Counted {
     whole = std::move(block);
   }
   void drop() {
-    if (data != nullptr && !whole) allocator->release(data, bytes);
+    if (data != nullptr && !whole) memory->release(data, bytes);
     whole = {};
     data = nullptr;
   }
@@ -280,6 +298,10 @@ struct Storage : Counted {
     written = where;
   }
 };
+
+/// A new block on a device.
+template <class D>
+Ref<Storage> new_storage(std::size_t bytes, bool allocate_now = true) { return Ref<Storage>::make(bytes, allocate_now, memory_of<D>); }
 
 /// Bytes held by this rank's tensors in host memory.
 inline MemoryStats memory_stats() { return Allocator::mine().stats(); }

@@ -2,11 +2,12 @@
 // other extents and strides. The element type and the device are known to the compiler, shapes are values.
 #pragma once
 
-#include <cstring>
+#include <algorithm>
+#include <memory>
 #include <span>
 #include <vector>
 
-#include "weft/core/device.hpp"
+#include "weft/core/gpu.hpp"
 #include "weft/core/slot.hpp"
 #include "weft/core/view.hpp"
 
@@ -33,7 +34,7 @@ class Tensor {
   Tensor() = default;  ///< holds nothing, not even a shape
   /// Uninitialised elements; with `dropped`, a block that must be materialised before its elements are touched.
   WEFT_OUTLINE explicit Tensor(const Shape& shape, bool dropped = false)
-      : storage_(Ref<Storage>::make(static_cast<std::size_t>(weft::numel(shape)) * sizeof(T), !dropped)),
+      : storage_(new_storage<D>(static_cast<std::size_t>(weft::numel(shape)) * sizeof(T), !dropped)),
         shape_(shape), strides_(row_major(shape)) {}
   /// A view of other elements of a block.
   WEFT_OUTLINE Tensor(Ref<Storage> storage, Index offset, const Shape& shape, const Strides& strides)
@@ -70,34 +71,34 @@ class Tensor {
 
   /// The element at these coordinates. Throws ShapeError where they lie outside.
   template <class... I>
-  T operator()(I... coordinates) const requires(std::is_same_v<D, cpu>) {
-    return data()[position({static_cast<Index>(coordinates)...}, {})];
-  }
+  T operator()(I... coordinates) const { return read(data() + position({static_cast<Index>(coordinates)...}, {})); }
   /// The only element. Throws ShapeError where there is not exactly one.
-  T item(Where where = here()) const requires(std::is_same_v<D, cpu>) {
+  T item(Where where = here()) const {
     if (numel() != 1) fail<ShapeError>("item", "expected a tensor of 1 element, got shape " + to_string(shape_), where);
-    return *data();
+    return read(data());
   }
   /// Writes one element, in place.
-  void set(const Shape& coordinates, T value, Where where = here()) const requires(std::is_same_v<D, cpu>) {
-    data()[position(coordinates, where)] = value;
+  void set(const Shape& coordinates, T value, Where where = here()) const {
+    detail::to_device(D{}, data() + position(coordinates, where), &value, sizeof(T));
     storage_->touch(where);
   }
   /// All elements in row-major order.
-  std::vector<T> to_vector() const requires(std::is_same_v<D, cpu>) {
+  std::vector<T> to_vector() const {
     std::vector<T> values(static_cast<std::size_t>(numel()));
+    const Mirror from(*this);
     std::size_t n = 0;
-    for_each_offset([&](Index at) { values[n++] = data()[at]; });
+    for_each_offset([&](Index at) { values[n++] = from[at]; });
     return values;
   }
   /// Overwrites all elements, given in row-major order, in place. Throws ShapeError where their number differs.
-  void assign(std::span<const T> values, Where where = here()) const requires(std::is_same_v<D, cpu>) {
+  void assign(std::span<const T> values, Where where = here()) const {
     if (static_cast<Index>(values.size()) != numel())
       fail<ShapeError>("assign", "expected " + std::to_string(numel()) + " values for shape " + to_string(shape_) + ", got " +
                                      std::to_string(values.size()), where);
+    const Mirror to(*this);
     std::size_t n = 0;
-    T* to = numel() > 0 ? data() : nullptr;
     for_each_offset([&](Index at) { to[at] = values[n++]; });
+    to.write_back(*this);
     storage_->touch(where);
   }
 
@@ -138,6 +139,30 @@ class Tensor {
   /// The same elements without a gradient.
   WEFT_OUTLINE Tensor detach() const { return {storage_, offset_, shape_, strides_}; }
 
+  /// The elements where the host can reach them: on the CPU those themselves, else a copy of all between the first and the last.
+  class Mirror {
+   public:
+    explicit Mirror(const Tensor& x) : data_(x.numel() > 0 ? x.data() : nullptr) {
+      if constexpr (!std::is_same_v<D, cpu>) {
+        if (x.numel() == 0) return;
+        Index last = 0;
+        for (Index a = 0; a < x.rank(); ++a) last += (x.shape()[a] - 1) * x.strides()[a];
+        copy_.reset(new T[static_cast<std::size_t>(last + 1)]);
+        bytes_ = static_cast<std::size_t>(last + 1) * sizeof(T);
+        detail::to_host(D{}, copy_.get(), data_, bytes_);
+        data_ = copy_.get();
+      }
+    }
+    /// By offsets from data().
+    T& operator[](Index offset) const { return data_[offset]; }
+    void write_back(const Tensor& x) const { if (copy_) detail::to_device(D{}, x.data(), copy_.get(), bytes_); }
+
+   private:
+    T* data_;
+    std::unique_ptr<T[]> copy_;
+    std::size_t bytes_ = 0;
+  };
+
   /// Calls f(offset of the element from data()) in row-major order.
   template <class F>
   void for_each_offset(F&& f) const {
@@ -157,6 +182,11 @@ class Tensor {
   }
 
  private:
+  static T read(const T* element) {
+    T value;
+    detail::to_host(D{}, &value, element, sizeof(T));
+    return value;
+  }
   Index position(const Shape& coordinates, Where where) const {
     Index at = 0;
     bool inside = coordinates.rank() == rank();
@@ -191,7 +221,7 @@ Tensor<T, D> from_span(std::span<const T> values, const Shape& shape, Where wher
     fail<ShapeError>("from_vector", "expected " + std::to_string(numel(shape)) + " values for shape " + to_string(shape) + ", got " +
                                         std::to_string(values.size()), where);
   Tensor<T, D> x(shape);
-  if (!values.empty()) std::memcpy(x.data(), values.data(), values.size_bytes());
+  detail::to_device(D{}, x.data(), values.data(), values.size_bytes());
   return x;
 }
 template <class T, class D = default_device>
@@ -200,9 +230,9 @@ Tensor<T, D> from_vector(const std::vector<T>& values, const Shape& shape, Where
     if (numel(shape) != static_cast<Index>(values.size()))
       fail<ShapeError>("from_vector", "expected " + std::to_string(numel(shape)) + " values for shape " + to_string(shape) +
                                           ", got " + std::to_string(values.size()), where);
-    Tensor<T, D> x(shape);
-    for (std::size_t i = 0; i < values.size(); ++i) x.data()[i] = values[i];
-    return x;
+    const std::unique_ptr<bool[]> copy(new bool[values.size()]);
+    std::copy(values.begin(), values.end(), copy.get());
+    return from_span<T, D>({copy.get(), values.size()}, shape, where);
   } else {
     return from_span<T, D>(std::span<const T>(values), shape, where);
   }

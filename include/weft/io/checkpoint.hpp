@@ -47,8 +47,13 @@ class ShardedReader {
   }
 
   /// Overwrites x, the shard of a tensor of that name. Throws IoError where its elements, shape or type are not in the files.
-  template <class T>
-  void read(const std::string& name, const Tensor<T, cpu>& x, const optim::Shard& shard) const {
+  template <class T, class D>
+  void read(const std::string& name, const Tensor<T, D>& x, const optim::Shard& shard) const {
+    if constexpr (!std::is_same_v<D, cpu>) {
+      const Tensor<T, cpu> host(x.shape());
+      read(name, host, shard);
+      return kernels::map<kernels::Copy, T, T>(D{}, {}, x, to<D>(host));
+    }
     const auto found = parts_.find(name);
     if (found == parts_.end()) fail<IoError>("load", folder_ + ": expected a tensor named " + name + ", got none", where_);
     Index next = shard.first, total = 0;
@@ -168,7 +173,9 @@ void save(const M& model, optim::AdamW<D>& optimizer, const std::string& path, s
         Storage& to = *copies[i++];
         if (p.storage()->data == nullptr || to.data != nullptr) return;  // not this unit's
         to.materialise();
-        std::memcpy(to.data, p.data(), p.storage()->bytes);
+        using W = typename std::remove_cvref_t<decltype(p)>::value_type;
+        const Index n = p.numel();
+        kernels::map<kernels::Copy, W, W>(D{}, {}, Out<W, D>{static_cast<W*>(to.data), {n}, {1}, 0}, In<W, D>{p.data(), {n}, {1}});
       });
     }, where);
     if (writer) save(*full, path, std::move(metadata), where);

@@ -6,16 +6,16 @@
 #include "weft/io/safetensors.hpp"
 #include "weft/nn/state_dict.hpp"
 #include "weft/ops/cast.hpp"
-#include "weft/ops/contiguous.hpp"
+#include "weft/ops/to.hpp"
 
 namespace weft::inline WEFT_ABI::io {
 
 /// Tensors that a file is to hold: strided ones are copied in row-major order, and all are kept until it is written.
 class TensorList {
  public:
-  template <class T>
-  void add(const std::string& name, const Tensor<T, cpu>& x) {
-    const Tensor<T, cpu> rows = contiguous(x.detach());
+  template <class T, class D>
+  void add(const std::string& name, const Tensor<T, D>& x) {
+    const Tensor<T, cpu> rows = contiguous(to<cpu>(x.detach()));
     bytes_.push_back({name, dtype_of<T>, rows.shape(), rows.data()});
     kept_.push_back(rows.storage());
   }
@@ -44,18 +44,18 @@ void expect_type(const SafetensorsReader& file, const Entry& entry, Where where)
     fail<IoError>("load", file.path() + ": expected " + entry.name + " of type " + dtype_name<T> + ", got " + safetensors_name(entry.dtype), where);
 }
 
-template <class From, class T>
-void read_as(const SafetensorsReader& file, const Entry& entry, const Tensor<T, cpu>& x) {
+template <class From, class T, class D>
+void read_as(const SafetensorsReader& file, const Entry& entry, const Tensor<T, D>& x) {
   const Tensor<From, cpu> rows(x.shape());
   file.read(entry, {reinterpret_cast<std::byte*>(rows.data()), static_cast<std::size_t>(rows.numel()) * sizeof(From)});
-  kernels::map<kernels::Copy, T, From>(cpu{}, {}, x, rows);
+  kernels::map<kernels::Copy, T, From>(D{}, {}, x, to<D>(rows));
 }
 }  // namespace detail
 
 /// Overwrites x with an entry of a file, converting between float, double and bf16. Throws IoError where there is no such entry, its
 /// shape is not x's, or its type is of another kind.
-template <class T>
-void read_tensor(const SafetensorsReader& file, const std::string& name, const Tensor<T, cpu>& x, Where where = here()) {
+template <class T, class D>
+void read_tensor(const SafetensorsReader& file, const std::string& name, const Tensor<T, D>& x, Where where = here()) {
   const Entry* entry = file.find(name);
   if (entry == nullptr) fail<IoError>("load", file.path() + ": expected a tensor named " + name + ", got none", where);
   detail::expect_shape(file, *entry, x.shape(), where);

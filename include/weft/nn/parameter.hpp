@@ -5,6 +5,8 @@
 #include "weft/core/philox.hpp"
 #include "weft/kernels/cpu/map.hpp"
 #include "weft/kernels/cpu/random.hpp"
+#include "weft/kernels/cuda/map.hpp"
+#include "weft/kernels/cuda/random.hpp"
 #include "weft/core/tensor.hpp"
 
 namespace weft::inline WEFT_ABI::nn {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "weft/kernels/cpu/attention.hpp"
+#include "weft/kernels/cuda/attention.hpp"
 #include "weft/ops/contiguous.hpp"
 
 namespace weft::inline WEFT_ABI {

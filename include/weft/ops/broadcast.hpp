@@ -2,6 +2,7 @@
 #pragma once
 
 #include "weft/kernels/cpu/reduce.hpp"
+#include "weft/kernels/cuda/reduce.hpp"
 #include "weft/tape/op.hpp"
 
 namespace weft::inline WEFT_ABI::detail {

@@ -4,6 +4,8 @@
 #include "weft/core/philox.hpp"
 #include "weft/kernels/cpu/map.hpp"
 #include "weft/kernels/cpu/random.hpp"
+#include "weft/kernels/cuda/map.hpp"
+#include "weft/kernels/cuda/random.hpp"
 #include "weft/tape/op.hpp"
 
 namespace weft::inline WEFT_ABI {
@@ -23,10 +25,10 @@ Tensor<T, D> ones(const Shape& shape) { return full<T, D>(shape, static_cast<T>(
 /// start, start + 1, ..., start + n - 1.
 template <class T, class D = default_device>
 Tensor<T, D> arange(Index n, Index start = 0) {
-  static_assert(std::is_same_v<D, cpu>, "weft: written by the host");
-  Tensor<T, D> x({std::max<Index>(n, 0)});
+  Tensor<T, cpu> x({std::max<Index>(n, 0)});
   for (Index i = 0; i < x.numel(); ++i) x.data()[i] = static_cast<T>(static_cast<stat_t<T>>(start + i));
-  return x;
+  if constexpr (std::is_same_v<D, cpu>) return x;
+  else return from_span<T, D>({x.data(), static_cast<std::size_t>(x.numel())}, x.shape());
 }
 
 /// Normally distributed; element i is a function of the seed and i alone.

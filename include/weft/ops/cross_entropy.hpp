@@ -3,6 +3,8 @@
 
 #include "weft/kernels/cpu/cross_entropy.hpp"
 #include "weft/kernels/cpu/linear_cross_entropy.hpp"
+#include "weft/kernels/cuda/cross_entropy.hpp"
+#include "weft/kernels/cuda/linear_cross_entropy.hpp"
 #include "weft/ops/contiguous.hpp"
 #include "weft/ops/embedding.hpp"
 #include "weft/ops/view.hpp"
@@ -16,7 +18,7 @@ namespace detail {
 template <class D>
 Index count_labels(const Op& op, const Tensor<std::int64_t, D>& labels, Index V) {
   Index count = 0;
-  const std::int64_t* values = labels.numel() > 0 ? labels.data() : nullptr;
+  const typename Tensor<std::int64_t, D>::Mirror values(labels);
   labels.for_each_offset([&](Index at) {
     if (values[at] == ignore_label) return;
     ++count;

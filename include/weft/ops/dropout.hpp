@@ -2,6 +2,7 @@
 #pragma once
 
 #include "weft/kernels/cpu/dropout.hpp"
+#include "weft/kernels/cuda/dropout.hpp"
 #include "weft/ops/contiguous.hpp"
 
 namespace weft::inline WEFT_ABI {

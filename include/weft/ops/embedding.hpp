@@ -2,6 +2,7 @@
 #pragma once
 
 #include "weft/kernels/cpu/index.hpp"
+#include "weft/kernels/cuda/index.hpp"
 #include "weft/ops/view.hpp"
 
 namespace weft::inline WEFT_ABI {
@@ -10,8 +11,7 @@ namespace detail {
 /// Throws ShapeError where a number lies outside [0, extent).
 template <class D>
 void expect_inside(const Op& op, const char* what, const Tensor<std::int64_t, D>& index, Index extent) {
-  static_assert(std::is_same_v<D, cpu>, "weft: checked on the device itself there");
-  const std::int64_t* values = index.numel() > 0 ? index.data() : nullptr;
+  const typename Tensor<std::int64_t, D>::Mirror values(index);
   index.for_each_offset([&](Index at) {
     if (values[at] < 0 || values[at] >= extent)
       op.fail("expected every " + std::string(what) + " in [0, " + std::to_string(extent) + "), got " + std::to_string(values[at]));

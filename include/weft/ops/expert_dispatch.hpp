@@ -3,6 +3,7 @@
 #pragma once
 
 #include "weft/kernels/cpu/experts.hpp"
+#include "weft/kernels/cuda/experts.hpp"
 #include "weft/ops/contiguous.hpp"
 #include "weft/ops/embedding.hpp"
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "weft/kernels/cpu/matmul.hpp"
+#include "weft/kernels/cuda/matmul.hpp"
 #include "weft/ops/matmul.hpp"
 
 namespace weft::inline WEFT_ABI {
@@ -10,8 +11,7 @@ namespace detail {
 /// Throws ShapeError where offsets do not rise from 0 to N: rows that no expert has would stay unwritten.
 template <class D>
 void expect_offsets(const Op& op, const Tensor<std::int64_t, D>& offsets, const Shape& x) {
-  static_assert(std::is_same_v<D, cpu>, "weft: checked on the device itself there");
-  const std::int64_t* at = offsets.data();
+  const typename Tensor<std::int64_t, D>::Mirror at(offsets);
   const Index E = offsets.numel() - 1;
   bool rise = at[0] == 0 && at[E] == x[0];
   for (Index e = 0; e < E; ++e) rise = rise && at[e] <= at[e + 1];

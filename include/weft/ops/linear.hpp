@@ -2,6 +2,7 @@
 #pragma once
 
 #include "weft/kernels/cpu/matmul.hpp"
+#include "weft/kernels/cuda/matmul.hpp"
 #include "weft/ops/matmul.hpp"
 
 namespace weft::inline WEFT_ABI {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "weft/kernels/cpu/rms_norm.hpp"
+#include "weft/kernels/cuda/rms_norm.hpp"
 #include "weft/ops/contiguous.hpp"
 
 namespace weft::inline WEFT_ABI {
@@ -17,10 +18,13 @@ Tensor<T, D> rms_norm(const Tensor<T, D>& x, const Tensor<W, D>& weight, double 
   Tensor<T, D> y = like(x);
   const Tensor<stat_t<T>, D> rstd_N({leading(x.shape())});
   kernels::rms_norm_forward<T, W>(D{}, rows, weight, eps, y, rstd_N);
-  return op.record(y, [x = op.save(rows), weight = op.save(weight), rstd_N = op.save(rstd_N), dx = op.grad_of(rows),
+  y = op.record(y, [x = op.save(rows), weight = op.save(weight), rstd_N = op.save(rstd_N), dx = op.grad_of(rows),
                        dweight = op.grad_of_parameter(weight)](const Tensor<T, D>& dy) {
     kernels::rms_norm_backward<T, W>(D{}, dy, x, weight, rstd_N, dx, dweight);
   });
+  return op.cheap(y, [eps](const Tensor<T, D>& out, const Tensor<T, D>& in, const Tensor<W, D>& w) {
+    kernels::rms_norm_forward<T, W>(D{}, in, w, eps, out, {});
+  }, op.save(rows), op.save(weight));
 }
 
 }  // namespace weft::inline WEFT_ABI

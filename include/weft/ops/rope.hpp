@@ -2,6 +2,7 @@
 #pragma once
 
 #include "weft/kernels/cpu/rope.hpp"
+#include "weft/kernels/cuda/rope.hpp"
 #include "weft/ops/contiguous.hpp"
 
 namespace weft::inline WEFT_ABI {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "weft/kernels/cpu/softmax.hpp"
+#include "weft/kernels/cuda/softmax.hpp"
 #include "weft/ops/contiguous.hpp"
 
 namespace weft::inline WEFT_ABI {

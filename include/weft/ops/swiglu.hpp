@@ -2,6 +2,7 @@
 #pragma once
 
 #include "weft/kernels/cpu/swiglu.hpp"
+#include "weft/kernels/cuda/swiglu.hpp"
 #include "weft/ops/contiguous.hpp"
 
 namespace weft::inline WEFT_ABI {
@@ -16,9 +17,12 @@ Tensor<T, D> swiglu(const Tensor<T, D>& gate, const Tensor<T, D>& up, Where wher
   const Tensor<T, D> u = up.strides().back() == 1 ? up : contiguous(up, false, where);
   Tensor<T, D> y = like(gate);
   kernels::swiglu_forward<T>(D{}, g, u, y);
-  return op.record(y, [g = op.save(g), u = op.save(u), dgate = op.grad_of(g), dup = op.grad_of(u)](const Tensor<T, D>& dy) {
+  y = op.record(y, [g = op.save(g), u = op.save(u), dgate = op.grad_of(g), dup = op.grad_of(u)](const Tensor<T, D>& dy) {
     kernels::swiglu_backward<T>(D{}, dy, g, u, dgate, dup);
   });
+  return op.cheap(y, [](const Tensor<T, D>& out, const Tensor<T, D>& gate_, const Tensor<T, D>& up_) {
+    kernels::swiglu_forward<T>(D{}, gate_, up_, out);
+  }, op.save(g), op.save(u));
 }
 
 }  // namespace weft::inline WEFT_ABI

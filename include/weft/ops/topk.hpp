@@ -2,6 +2,7 @@
 #pragma once
 
 #include "weft/kernels/cpu/index.hpp"
+#include "weft/kernels/cuda/index.hpp"
 #include "weft/ops/contiguous.hpp"
 #include "weft/ops/gather.hpp"
 

@@ -5,16 +5,18 @@
 
 namespace weft::inline WEFT_ABI::detail {
 
-/// y = F(x); dx = DF(dy, x): keeps the input.
+/// y = F(x); dx = DF(dy, x): keeps the input, from which y can be made again.
 template <class F, class DF, class T, class D>
 Tensor<T, D> unary_from_input(const char* name, const Tensor<T, D>& x, Where where, F f = {}, DF df = {}) {
   static_assert(Real<T>, "weft: this op takes float, double or bf16; cast integers first");
   Op op(name, where);
   Tensor<T, D> y = like(x);
-  kernels::map<F, T, T>(D{}, f, y, x);
-  return op.record(y, [x = op.save(x), dx = op.grad_of(x), df](const Tensor<T, D>& dy) {
+  const auto make = [f](const Tensor<T, D>& out, const Tensor<T, D>& in) { kernels::map<F, T, T>(D{}, f, out, in); };
+  make(y, x);
+  y = op.record(y, [x = op.save(x), dx = op.grad_of(x), df](const Tensor<T, D>& dy) {
     kernels::map<DF, T, T, T>(D{}, df, dx, dy, x);
   });
+  return op.cheap(y, make, op.save(x));
 }
 
 /// y = F(x); dx = DF(dy, y): keeps the output.

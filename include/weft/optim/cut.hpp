@@ -12,6 +12,7 @@
 
 #include "weft/comm/communicator.hpp"
 #include "weft/kernels/cpu/adamw.hpp"
+#include "weft/kernels/cuda/adamw.hpp"
 
 namespace weft::inline WEFT_ABI::optim {
 

@@ -1,11 +1,12 @@
 // Micro-batches' gradients, summed in an order that no number of ranks changes.
 #pragma once
 
-#include <array>
 #include <vector>
 
-#include "weft/comm/tree_reduce.hpp"
 #include "weft/core/tensor.hpp"
+#include "weft/kernels/cpu/map.hpp"
+#include "weft/kernels/cuda/map.hpp"
+#include "weft/kernels/scalar.hpp"
 
 namespace weft::inline WEFT_ABI::optim {
 
@@ -34,8 +35,8 @@ class SumTree {
   void merge() {
     const Tensor<S, D> right = nodes_.back();
     nodes_.pop_back();
-    const std::array<const S*, 2> pair{nodes_.back().data(), right.data()};
-    comm::tree_reduce<S>(Reduce::sum, pair.data(), 2, nodes_.back().data(), right.numel());
+    const Tensor<S, D>& left = nodes_.back();
+    kernels::map<kernels::Add, S, S, S>(D{}, {}, left, left, right);
   }
   std::vector<Tensor<S, D>> nodes_;
   Index count_ = 0;

@@ -52,7 +52,7 @@ class Unit {
 
   /// Memory for a parameter's gradient, in the unit's block.
   Ref<Storage> place(const Place& p) {
-    if (!block_) block_ = Ref<Storage>::make(static_cast<std::size_t>(cut_.size()) * sizeof(S), true);
+    if (!block_) block_ = new_storage<D>(static_cast<std::size_t>(cut_.size()) * sizeof(S));
     return window(block_, p.begin, p.param.numel() * static_cast<Index>(sizeof(S)), sizeof(S));
   }
   void count_ready(Place& p) { if (!std::exchange(p.ready, true)) ++ready_; }
@@ -65,7 +65,7 @@ class Unit {
       const Tensor<S, D> g = detail::gradient<S, D>(*p.param.slot());
       p.has |= g.defined();
       if (!g.defined() && !fill) continue;
-      if (!block_) block_ = Ref<Storage>::make(static_cast<std::size_t>(cut_.size()) * sizeof(S), true);
+      if (!block_) block_ = new_storage<D>(static_cast<std::size_t>(cut_.size()) * sizeof(S));
       S* const to = block() + p.begin;
       const Index n = p.param.numel();
       if (!g.defined()) kernels::fill<S>(D{}, S(0), Out<S, D>{to, {n}, {1}, 0});
@@ -103,8 +103,7 @@ class Unit {
     } else if (!sum_.defined()) {
       sum_ = std::move(part_);
     } else {
-      const std::array<const S*, 2> pair{sum_.data(), part_.data()};
-      comm::tree_reduce<S>(Reduce::sum, pair.data(), 2, sum_.data(), sum_.numel());
+      kernels::map<kernels::Add, S, S, S>(D{}, {}, sum_, sum_, part_);
     }
     part_ = {};
   }
@@ -135,13 +134,18 @@ class Unit {
 
   /// Sums of squares of the pieces that this rank owns, 0 for what is not there: own_pieces() of them.
   void squared_norms(double* sums) {
-    std::fill(sums, sums + own_pieces(), 0.0);
+    const Tensor<double, D> pieces({own_pieces()});
+    kernels::fill<double>(D{}, 0, pieces);
     for_spans(cut_.own(), [&](Place& p, const Span& s) {
       if (!p.has) return;
-      double* const at = sums + s.order / Cut::piece;
-      const Index n = (s.count + Cut::piece - 1) / Cut::piece;
-      kernels::squared_norm<S>(D{}, In<S, D>{gradient_at(s), {s.count}, {1}}, Out<double, D>{at, {n}, {1}, 0});
-      for (Index i = 0; i < n; ++i) p.bad |= !std::isfinite(at[i]);
+      const Index at = s.order / Cut::piece, n = (s.count + Cut::piece - 1) / Cut::piece;
+      kernels::squared_norm<S>(D{}, In<S, D>{gradient_at(s), {s.count}, {1}}, Out<double, D>{pieces.data() + at, {n}, {1}, 0});
+    });
+    weft::detail::to_host(D{}, sums, pieces.data(), static_cast<std::size_t>(own_pieces()) * sizeof(double));
+    for_spans(cut_.own(), [&](Place& p, const Span& s) {
+      if (!p.has) return;
+      const Index at = s.order / Cut::piece, n = (s.count + Cut::piece - 1) / Cut::piece;
+      for (Index i = 0; i < n; ++i) p.bad |= !std::isfinite(sums[at + i]);
     });
   }
   // ---- Weights and states.
@@ -219,7 +223,7 @@ class Unit {
   }
 
   static Ref<Storage> window(const Ref<Storage>& block, Index begin, Index bytes, std::size_t element) {
-    Ref<Storage> w = Ref<Storage>::make(static_cast<std::size_t>(bytes), false);
+    Ref<Storage> w = new_storage<D>(static_cast<std::size_t>(bytes), false);
     w->lend(block, static_cast<std::size_t>(begin) * element);
     return w;
   }
@@ -249,7 +253,7 @@ class Unit {
 
   /// The weights move into one block that ranks can collect into.
   void take_whole() {
-    whole_ = Ref<Storage>::make(static_cast<std::size_t>(cut_.size()) * sizeof(W), true);
+    whole_ = new_storage<D>(static_cast<std::size_t>(cut_.size()) * sizeof(W));
     for (Place& p : places_) {
       W* const to = static_cast<W*>(whole_->data) + p.begin;
       const Index n = p.param.numel();
@@ -268,10 +272,10 @@ class Unit {
     for (Place& p : places_) p.param.storage()->drop();
   }
   void start_gather(Where where) {
-    if (!whole_) whole_ = Ref<Storage>::make(static_cast<std::size_t>(cut_.size()) * sizeof(W), true);
+    if (!whole_) whole_ = new_storage<D>(static_cast<std::size_t>(cut_.size()) * sizeof(W));
     W* const all = static_cast<W*>(whole_->data);
     if (sharing_.size() == 1) {
-      if (sharing_.stage == 3) std::copy(weights_.data(), weights_.data() + cut_.size(), all);
+      if (sharing_.stage == 3) kernels::map<kernels::Copy, W, W>(D{}, {}, Out<W, D>{all, {cut_.size()}, {1}, 0}, weights_);
       return;
     }
     for (std::size_t k = 0; k < cut_.buckets().size(); ++k) {

@@ -4,6 +4,7 @@
 
 #include "weft/core/tensor.hpp"
 #include "weft/kernels/cpu/map.hpp"
+#include "weft/kernels/cuda/map.hpp"
 #include "weft/kernels/scalar.hpp"
 #include "weft/tape/state.hpp"
 
@@ -28,7 +29,7 @@ template <class T, class D>
 void unshare(Slot& root) {
   if (root.buffer->refs == 1) return;
   const Index n = numel(root.shape);
-  Ref<Storage> own = Ref<Storage>::make(root.buffer->bytes, true);
+  Ref<Storage> own = new_storage<D>(root.buffer->bytes);
   kernels::map<kernels::Copy, T, T>(D{}, {}, Out<T, D>{static_cast<T*>(own->data), {n}, {1}, 0},
                                     In<T, D>{static_cast<const T*>(root.buffer->data), {n}, {1}});
   root.buffer = std::move(own);
@@ -42,7 +43,8 @@ int begin_write(Slot& slot) {
   if (!root.buffer) {
     const std::size_t bytes = static_cast<std::size_t>(n) * sizeof(T);
     if (root.sink != nullptr) tape_state().note(root.sink);
-    root.buffer = root.sink != nullptr ? root.sink->place(root, bytes) : Ref<Storage>::make(bytes, true);
+    if (root.sink != nullptr) root.buffer = root.sink->place(root, bytes);
+    if (!root.buffer) root.buffer = new_storage<D>(bytes);
     if (slot.covers) return 0;
     if (slot.parts) {
       root.assigned = slot.parts;
@@ -137,28 +139,49 @@ class Grad {
   bool apart_ = false;
 };
 
-/// A tensor that backward will read. Reading throws TapeError where it was written in place since.
+/// A tensor that backward will read: kept, or made again where its slot has a recipe. Reading throws TapeError where what is kept was
+/// written in place since.
 template <class T, class D>
 class Saved {
  public:
   Saved() = default;
-  explicit Saved(const Tensor<T, D>& x) : tensor_(x.detach()), version_(x.defined() ? x.storage()->version : 0) {}
+  explicit Saved(const Tensor<T, D>& x) {
+    if (!x.defined()) return;
+    version_ = x.storage()->version;
+    if (x.slot()) {
+      const Ref<Slot>& root = x.slot()->root ? x.slot()->root : x.slot();
+      const Recipe* const r = root->recipe.get();
+      if (r != nullptr && r->output == x.storage().get() && r->version == version_ && r->possible()) made_from_ = root;
+    }
+    tensor_ = {made_from_ ? Ref<Storage>() : x.storage(), x.offset(), x.shape(), x.strides()};
+  }
 
   const Tensor<T, D>& get() const {
-    if (tensor_.defined() && tensor_.storage()->version != version_)
+    if (made_from_ && !tensor_.defined()) {
+      Recipe& r = *made_from_->recipe;
+      if (!r.again) r.make();
+      tensor_ = {r.again, tensor_.offset(), tensor_.shape(), tensor_.strides()};
+    }
+    if (!made_from_ && tensor_.defined() && tensor_.storage()->version != version_)
       throw TapeError("[backward] expected a saved tensor of shape " + to_string(tensor_.shape()) +
                       " as it was in the forward, but it was written in place\n  at " + tensor_.storage()->written.file + ":" +
                       std::to_string(tensor_.storage()->written.line) +
                       "\n  hint: write in place after the backward, or write to a copy (contiguous(x, true))");
     return tensor_;
   }
+  /// True iff reading it now would find it, or what it is made from, in memory.
+  bool in_memory() const {
+    if (made_from_) return made_from_->recipe->possible();
+    return !tensor_.defined() || tensor_.storage()->data != nullptr;
+  }
   operator const Tensor<T, D>&() const { return get(); }
   operator In<T, D>() const { return get(); }
   const Tensor<T, D>* operator->() const { return &get(); }
 
  private:
-  Tensor<T, D> tensor_;
+  mutable Tensor<T, D> tensor_;
   std::uint64_t version_ = 0;
+  Ref<Slot> made_from_;
 };
 
 }  // namespace weft::inline WEFT_ABI

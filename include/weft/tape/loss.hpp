@@ -31,7 +31,7 @@ class Loss {
   std::span<const Term> terms() const { return {terms_, size_}; }
 
   /// The sum over terms of weight * sum / count.
-  double value() const requires(std::is_same_v<D, cpu>) {
+  double value() const {
     double total = 0;
     for (const Term& t : terms()) total += t.weight * static_cast<double>(t.sum.item()) / (t.count > 0 ? t.count : 1);
     return total;

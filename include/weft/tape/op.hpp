@@ -1,6 +1,9 @@
 // What an op's body is written with: it checks, saves what backward needs, and records its gradient.
 #pragma once
 
+#include <memory>
+#include <tuple>
+
 #include "weft/tape/tape.hpp"
 
 namespace weft::inline WEFT_ABI {
@@ -53,6 +56,29 @@ class Op {
     record_outputs([f = std::move(backward)](const Tensor<T, D>& dy) { if (dy.defined()) f(dy); }, y);
     return y;
   }
+  /// Says that y, which record returned, is cheap to make again: make(y, saved...) fills it. Returns y.
+  template <class T, class D, class F, class... S>
+  Tensor<T, D> cheap(Tensor<T, D> y, F make, S... saved) const {
+    if (tape_ == nullptr || !y.slot() || tape_state().collected != nullptr) return y;
+    struct Again final : Recipe {
+      F fill;
+      std::tuple<S...> inputs;
+      Shape shape;
+      Again(F f, S&&... in) : fill(std::move(f)), inputs(std::move(in)...) {}
+      bool possible() const override {
+        return std::apply([](const auto&... in) { return (in.in_memory() && ...); }, inputs);
+      }
+      void make() override {
+        const Tensor<T, D> made(shape);
+        std::apply([&](const auto&... in) { fill(made, in...); }, inputs);
+        again = made.storage();
+      }
+    };
+    auto recipe = std::make_unique<Again>(std::move(make), std::move(saved)...);
+    recipe->output = y.storage().get(), recipe->version = y.storage()->version, recipe->shape = y.shape();
+    y.slot()->recipe = std::move(recipe);
+    return y;
+  }
   /// The same for several outputs; backward gets a gradient for each, undefined where none arrived, and runs if any did.
   template <class F, class... T, class D>
   void record_outputs(F backward, Tensor<T, D>&... y) {
@@ -68,7 +94,7 @@ class Op {
       (run_hooks<T, D>(*slot), ...);
       if (check) (check_finite_at(detail::gradient<T, D>(*slot), name, where, "gradient"), ...);
       f(detail::gradient<T, D>(*slot)...);
-      (slot->clear(), ...);
+      ((slot->clear(), slot->recipe.reset()), ...);
     });
   }
 
@@ -105,8 +131,9 @@ class Op {
   static void check_finite_at(const Tensor<T, D>& x, const char* name, Where where, const char* what) {
     if constexpr (Real<T>) {
       if (!x.defined()) return;
+      const typename Tensor<T, D>::Mirror values(x);
       x.for_each_offset([&](Index at) {
-        const auto v = static_cast<double>(x.data()[at]);
+        const auto v = static_cast<double>(values[at]);
         if (!(v - v == 0))
           weft::fail<NumericError>(name, "expected a finite " + std::string(what) + ", got " + std::to_string(v) + " in shape " +
                                              to_string(x.shape()), where);

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "weft/kernels/cpu/matmul.hpp"
+#include "weft/kernels/cuda/matmul.hpp"
 #include "weft/nn/transformer_config.hpp"
 #include "weft/ops/create.hpp"
 
@@ -21,17 +22,19 @@ inline double flops_per_token(const nn::TransformerConfig& c) {
   return 6 * (L * layer + C * static_cast<double>(c.vocab)) + 6 * L * static_cast<double>(c.context) * C;
 }
 
-/// The FLOP/s of float products of 1024 x 768 x 1024 on this rank's threads: the best of what fits into about 60 ms.
-inline double gemm_roof_flops() {
+/// The FLOP/s of products of T, 1024 x 768 x 1024 on this rank's threads or 8192^3 on its GPU: the best of what fits into about 60 ms.
+template <class T = float, class D = default_device>
+double gemm_roof_flops() {
   using Clock = std::chrono::steady_clock;
-  constexpr Index M = 1024, K = 768, N = 1024;
-  const auto a = full<float, cpu>({M, K}, 0.5f), b = full<float, cpu>({K, N}, 0.25f);
-  const Tensor<float, cpu> c({M, N});
+  constexpr Index M = std::is_same_v<D, cpu> ? 1024 : 8192, K = std::is_same_v<D, cpu> ? 768 : 8192, N = M;
+  const auto a = full<T, D>({M, K}, T(0.5f)), b = full<T, D>({K, N}, T(0.25f));
+  const Tensor<T, D> c({M, N});
   const auto begin = Clock::now();
   double best = 0;
   for (int i = 0; i < 3 || Clock::now() - begin < std::chrono::milliseconds(60); ++i) {
     const auto start = Clock::now();
-    kernels::matmul<float, float, float>(cpu{}, a, b, c);
+    kernels::matmul<T, T, T>(D{}, a, b, c);
+    if constexpr (std::is_same_v<D, cuda>) gpu::synchronize();
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
     best = std::max(best, 2.0 * M * K * N / seconds);
   }

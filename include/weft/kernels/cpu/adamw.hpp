@@ -3,18 +3,11 @@
 // the same bits.
 #pragma once
 
+#include "weft/kernels/arguments.hpp"
 #include "weft/kernels/cpu/rows.hpp"
 #include "weft/kernels/cpu/sqrt.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {
-
-/// Elements of a piece of squared_norm.
-inline constexpr Index norm_piece = 4096;
-
-struct AdamWArgs {
-  double lr = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
-  double bias1 = 1, bias2 = 1;  ///< 1 - beta1^t and 1 - beta2^t at step t = 1, 2, ...
-};
 
 /// One step of AdamW (Loshchilov and Hutter 2019), in the order of PyTorch's, for n elements that lie one after the
 /// other:

@@ -5,14 +5,10 @@
 #include <cassert>
 #include <cmath>
 
+#include "weft/kernels/arguments.hpp"
 #include "weft/kernels/cpu/attention_softmax.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {
-
-struct AttentionOptions {
-  bool causal = true;  ///< query i sees keys j <= i + (Tk - Tq)
-  double scale = 0;    ///< of the scores; 0 stands for 1 / sqrt(D)
-};
 
 namespace attention {
 

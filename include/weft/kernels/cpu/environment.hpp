@@ -4,7 +4,7 @@
 #include <map>
 #include <string>
 
-#include "weft/core/device.hpp"
+#include "weft/core/gpu.hpp"
 #include "weft/core/parallel.hpp"
 #include "weft/core/simd.hpp"
 
@@ -23,7 +23,7 @@ inline std::map<std::string, std::string> environment() {
 #else
   e["compiler"] = "g++ " __VERSION__;
 #endif
-  e["instruction set"] = name(isa());
+  e["instruction set"] = std::string(name(isa())) + (bf16_products() ? " with bf16 products" : "");
 #if defined(WEFT_ONEDNN)
   const dnnl_version_t* v = dnnl_version();
   e["oneDNN"] = std::to_string(v->major) + "." + std::to_string(v->minor) + "." + std::to_string(v->patch);
@@ -50,7 +50,8 @@ inline std::string env_report() {
     text += std::getenv("WEFT_ISA") != nullptr ? "WEFT_ISA asks for less\n" : "this processor has no AVX-512 (F, DQ, BW, VL)\n";
   }
   text += "cpu: on\n";
-  text += backend_built<cuda> ? "cuda: on\n" : "cuda: off, this version of weft has no CUDA kernels\n";
+  if constexpr (backend_built<cuda>) text += "cuda: " + gpu::describe() + "\n";
+  else text += "cuda: off; configure with -DWEFT_CUDA=ON and link weft::cuda\n";
   return text;
 }
 

@@ -1,0 +1,49 @@
+// What host code asks of the GPU: memory, copies and waiting. Declared without CUDA's headers, so that a program stays a plain .cpp;
+// the library weft::cuda defines it (kernels/cuda/runtime.cuh). All work of a thread goes to one stream, in order.
+#pragma once
+
+#include <cstring>
+#include <string>
+
+#include "weft/core/storage.hpp"
+
+namespace weft::inline WEFT_ABI::gpu {
+
+/// This thread's allocator of memory on the GPU: what is given back serves the next request, in the order of the stream, so
+/// that a step which looks like the last one asks the driver for nothing.
+Memory& memory();
+/// Bytes held by this thread's tensors on the GPU.
+MemoryStats memory_stats();
+void reset_peak_memory();
+/// Returns what waits to be used again to the driver.
+void release_cached();
+
+/// Copies, in the order of the stream. `from` may be used again when it returns.
+void to_device(void* to, const void* from, std::size_t bytes);
+/// Copies, and waits until it has happened.
+void to_host(void* to, const void* from, std::size_t bytes);
+/// Copies within the GPU, in the order of the stream.
+void copy(void* to, const void* from, std::size_t bytes);
+/// Waits until all that this thread asked for has happened. Throws Error where it failed.
+void synchronize();
+/// This thread's cudaStream_t.
+void* stream();
+/// Name, memory and compute capability of the device, such as "NVIDIA H200, 139.8 GiB, sm_90".
+std::string describe();
+
+}  // namespace weft::inline WEFT_ABI::gpu
+
+namespace weft::inline WEFT_ABI {
+
+template <>
+inline Memory& memory_of<cuda>() { return gpu::memory(); }
+
+namespace detail {
+// What host code writes to and reads from the elements of any device's tensors.
+inline void to_device(cpu, void* to, const void* from, std::size_t bytes) { if (bytes > 0) std::memcpy(to, from, bytes); }
+inline void to_device(cuda, void* to, const void* from, std::size_t bytes) { if (bytes > 0) gpu::to_device(to, from, bytes); }
+inline void to_host(cpu, void* to, const void* from, std::size_t bytes) { if (bytes > 0) std::memcpy(to, from, bytes); }
+inline void to_host(cuda, void* to, const void* from, std::size_t bytes) { if (bytes > 0) gpu::to_host(to, from, bytes); }
+}  // namespace detail
+
+}  // namespace weft::inline WEFT_ABI

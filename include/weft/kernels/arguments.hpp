@@ -1,0 +1,21 @@
+// What kernels take besides tensors, the same on every device.
+#pragma once
+
+#include "weft/core/config.hpp"
+
+namespace weft::inline WEFT_ABI::kernels {
+
+/// Elements of a piece of squared_norm.
+inline constexpr Index norm_piece = 4096;
+
+struct AdamWArgs {
+  double lr = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
+  double bias1 = 1, bias2 = 1;  ///< 1 - beta1^t and 1 - beta2^t at step t = 1, 2, ...
+};
+
+struct AttentionOptions {
+  bool causal = true;  ///< query i sees keys j <= i + (Tk - Tq)
+  double scale = 0;    ///< of the scores; 0 stands for 1 / sqrt(D)
+};
+
+}  // namespace weft::inline WEFT_ABI::kernels
