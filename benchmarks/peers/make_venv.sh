@@ -10,10 +10,10 @@ if ! python3 -c 'import ensurepip' 2>/dev/null; then
 fi
 [ -x "$folder/bin/python" ] || python3 -m venv "$folder"
 "$folder/bin/python" -c 'import torch' 2>/dev/null || "$folder/bin/pip" install --quiet torch
-"$folder/bin/pip" install --quiet numpy safetensors transformers tokenizers
+"$folder/bin/pip" install --quiet jax numpy safetensors transformers tokenizers
 "$folder/bin/python" - <<'PYTHON'
-import numpy, safetensors, tokenizers, torch, transformers
+import jax, numpy, safetensors, tokenizers, torch, transformers
 print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
-for module in (numpy, safetensors, transformers, tokenizers):
+for module in (jax, numpy, safetensors, transformers, tokenizers):
     print(module.__name__, module.__version__)
 PYTHON

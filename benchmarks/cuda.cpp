@@ -1,0 +1,149 @@
+// The GPU: kernels that move memory against the copy bandwidth, attention and GEMM in TFLOP/s, and steps of whole models in tokens a
+// second. benchmarks/peers/gpu_torch.py does the same models in PyTorch. Usage: bench_cuda [PART...]   (memory gemm attention 124m 774m 1.5b)
+#include <chrono>
+#include <cstdio>
+#include <functional>
+#include <set>
+#include <string>
+
+#include "weft/weft.hpp"
+
+using namespace weft;
+
+namespace {
+
+/// Seconds a call, the best of 5 rounds of at least 20 ms each.
+double seconds(const std::function<void()>& f) {
+  const auto time = [&](int n) {
+    gpu::synchronize();
+    const auto begin = std::chrono::steady_clock::now();
+    for (int i = 0; i < n; ++i) f();
+    gpu::synchronize();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  };
+  f();
+  const int n = std::max(1, static_cast<int>(0.02 / std::max(time(1), 1e-6)));
+  double best = 1e30;
+  for (int round = 0; round < 5; ++round) best = std::min(best, time(n) / n);
+  return best;
+}
+
+double bandwidth = 0, flops = 0;  // of a copy, reads and writes counted, and of a large product of bf16
+
+void line(const char* name, double bytes, const std::function<void()>& f) {
+  const double s = seconds(f);
+  std::printf("%-46s %8.1f us  %6.2f TB/s  %3.0f %% of the copy bandwidth\n", name, s * 1e6, bytes / s * 1e-12, 100 * bytes / s / bandwidth);
+}
+
+void memory() {
+  const Index N = 16384, C = 4096;
+  const double element = 2 * static_cast<double>(N * C);  // bytes of one activation
+  const auto x = randn<bf16, cuda>({N, C}, 1), dy = randn<bf16, cuda>({N, C}, 2), w = randn<bf16, cuda>({C}, 3), y = like(x), dx = like(x), up = randn<bf16, cuda>({N, C}, 4), dup = like(x);
+  const Tensor<float, cuda> rstd({N}), mean({N}), dw({C}), db({C});
+  line("rms_norm, forward", 2 * element, [&] { kernels::rms_norm_forward<bf16, bf16>(cuda{}, x, w, 1e-5, y, rstd); });
+  line("rms_norm, backward", 3 * element, [&] { kernels::rms_norm_backward<bf16, bf16>(cuda{}, dy, x, w, rstd, dx, dw); });
+  line("layer_norm, forward", 2 * element, [&] { kernels::layer_norm_forward<bf16, bf16>(cuda{}, x, w, w, 1e-5, y, mean, rstd); });
+  line("layer_norm, backward", 3 * element, [&] { kernels::layer_norm_backward<bf16, bf16>(cuda{}, dy, x, w, mean, rstd, dx, dw, db); });
+  line("swiglu, forward", 3 * element, [&] { kernels::swiglu_forward<bf16>(cuda{}, x, up, y); });
+  line("swiglu, backward", 5 * element, [&] { kernels::swiglu_backward<bf16>(cuda{}, dy, x, up, dx, dup); });
+  line("gelu, forward", 2 * element, [&] { kernels::map<kernels::GeluTanh, bf16, bf16>(cuda{}, {}, y, x); });
+  line("gelu, backward", 3 * element, [&] { kernels::map<kernels::GeluTanhGrad, bf16, bf16, bf16>(cuda{}, {}, dx, dy, x); });
+  line("add", 3 * element, [&] { kernels::map<kernels::Add, bf16, bf16, bf16>(cuda{}, {}, y, x, dy); });
+  const auto q = randn<bf16, cuda>({4, 4096, 32, 128}, 5), rotated = like(q);
+  line("rope", 2 * element, [&] { static_cast<void>(rope(q)); });
+  line("dropout", 2 * element, [&] { kernels::dropout_forward<bf16>(cuda{}, x, 0.1, RandomKey{}, y); });
+  const Index n = 100000000;
+  const Tensor<bf16, cuda> p = zeros<bf16, cuda>({n});
+  const Tensor<float, cuda> master = zeros<float, cuda>({n}), g = randn<float, cuda>({n}, 6), m = zeros<float, cuda>({n}), v = zeros<float, cuda>({n}), one = scalar<float, cuda>(1);
+  const kernels::AdamWArgs args{1e-4, 0.9, 0.95, 1e-8, 0.1, 0.1, 0.05};
+  line("AdamW, bf16 weights, float masters and states", 30.0 * static_cast<double>(n), [&] { kernels::adamw_step<bf16, float>(cuda{}, p, master, g, m, v, args, one); });
+  line("AdamW, float", 28.0 * static_cast<double>(n), [&] { kernels::adamw_step<float, float>(cuda{}, master, {}, g, m, v, args, one); });
+  const Tensor<double, cuda> pieces({(n + 4095) / 4096});
+  line("squared norm", 4.0 * static_cast<double>(n), [&] { kernels::squared_norm<float>(cuda{}, g, pieces); });
+  line("column sums of (16384, 4096)", element, [&] { kernels::map_sum<kernels::Copy, float, bf16>(cuda{}, {}, Out<float, cuda>{db.data(), {1, C}, {0, 1}, 0}, x); });
+}
+
+void gemm() {
+  for (const auto& [M, K, N] : {std::array<Index, 3>{65536, 768, 2304}, {65536, 768, 3072}, {65536, 3072, 768}, {16384, 4096, 14336}}) {
+    const auto x = randn<bf16, cuda>({M, K}, 1), w = randn<bf16, cuda>({N, K}, 2), y = Tensor<bf16, cuda>({M, N});
+    const Tensor<float, cuda> dw({N, K});
+    const double work = 2 * static_cast<double>(M) * static_cast<double>(K) * static_cast<double>(N);
+    const double forward = seconds([&] { kernels::matmul<bf16, bf16, bf16>(cuda{}, x, transpose(w), y); });
+    const double weights = seconds([&] { kernels::matmul<bf16, bf16, float>(cuda{}, transpose(y), x, Out<float, cuda>{dw.data(), dw.shape(), dw.strides(), 1}); });
+    std::printf("gemm %lld x %lld x %lld: forward %.0f TFLOP/s, weights' gradient (float, added) %.0f TFLOP/s\n", static_cast<long long>(M), static_cast<long long>(K),
+                static_cast<long long>(N), work / forward * 1e-12, work / weights * 1e-12);
+  }
+}
+
+void attention_speed() {
+  for (const Index width : {64, 128})
+    for (const Index time : {1024, 4096, 16384}) {
+      const Index B = std::max<Index>(1, 16384 / time), H = 2048 / width;
+      const auto q = randn<bf16, cuda>({B, time, H, width}, 1), k = randn<bf16, cuda>({B, time, H, width}, 2), v = randn<bf16, cuda>({B, time, H, width}, 3), dy = randn<bf16, cuda>({B, time, H, width}, 4);
+      const auto y = like(q), dq = like(q), dk = like(q), dv = like(q);
+      const Tensor<float, cuda> lse({B, H, time});
+      const double work = 2 * static_cast<double>(B * H) * static_cast<double>(time * time) * static_cast<double>(width);  // causal
+      const double forward = seconds([&] { kernels::attention_forward<bf16>(cuda{}, q, k, v, y, lse, {}); });
+      const double backward = seconds([&] { kernels::attention_backward<bf16>(cuda{}, dy, q, k, v, y, lse, dq, dk, dv, {}); });
+      std::printf("attention, causal, width %3lld, T %5lld: forward %.0f TFLOP/s, backward %.0f TFLOP/s\n", static_cast<long long>(width), static_cast<long long>(time),
+                  work / forward * 1e-12, 2.5 * work / backward * 1e-12);
+    }
+}
+
+void model(const char* name, const nn::TransformerConfig& config, Index B, int steps) {
+  const nn::Transformer<bf16, bf16, cuda> m(config, 1);
+  optim::AdamW<cuda> adamw(m, {.beta2 = 0.95});
+  const Index T = config.context;
+  std::vector<std::int64_t> tokens(static_cast<std::size_t>(B * T + 1));
+  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::int64_t>(mix(1, i) % 50257);
+  const auto x = from_vector<std::int64_t, cuda>({tokens.begin(), tokens.end() - 1}, {B, T}), y = from_vector<std::int64_t, cuda>({tokens.begin() + 1, tokens.end()}, {B, T});
+  double loss = 0, best = 1e30;
+  gpu::reset_peak_memory();
+  for (int step = 0; step < steps; ++step) {
+    gpu::synchronize();
+    const auto begin = std::chrono::steady_clock::now();
+    {
+      Tape tape(Key{1, step, 0, 1, {static_cast<double>(B * T)}});
+      const auto l = m.loss(x, y);
+      tape.backward(l);
+      adamw.step({.lr = 1e-4, .clip = 1});
+      loss = l.value();
+    }
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  }
+  const double rate = static_cast<double>(B * T) / best;
+  std::printf("%s, %lld x %lld: %.0f tokens/s, %.1f ms a step, %.0f TFLOP/s = %.0f %% of the product's; loss %.4f; %.1f GB\n", name, static_cast<long long>(B), static_cast<long long>(T), rate, best * 1e3,
+              rate * train::flops_per_token(config) * 1e-12, 100 * rate * train::flops_per_token(config) / flops, loss, static_cast<double>(gpu::memory_stats().peak) * 1e-9);
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  std::set<std::string> parts(argv + 1, argv + argc);
+  const auto wanted = [&](const char* part) { return parts.empty() || parts.contains(part); };
+  {
+    const Tensor<float, cuda> a = zeros<float, cuda>({Index{1} << 29}), b = like(a);
+    bandwidth = 2.0 * 4 * static_cast<double>(a.numel()) / seconds([&] { gpu::copy(b.data(), a.data(), static_cast<std::size_t>(a.numel()) * 4); });
+  }
+  {
+    const Index n = 8192;
+    const auto a = randn<bf16, cuda>({n, n}, 1), b = randn<bf16, cuda>({n, n}, 2), c = like(a);
+    flops = 2.0 * static_cast<double>(n * n) * static_cast<double>(n) / seconds([&] { kernels::matmul<bf16, bf16, bf16>(cuda{}, a, b, c); });
+  }
+  std::printf("%s; copy %.2f TB/s, 8192^3 bf16 product %.0f TFLOP/s\n", gpu::describe().c_str(), bandwidth * 1e-12, flops * 1e-12);
+  if (wanted("memory")) memory();
+  if (wanted("gemm")) gemm();
+  if (wanted("attention")) attention_speed();
+  gpu::release_cached();
+  const auto gpt2 = [](Index width, Index layers, Index heads) {
+    return nn::TransformerConfig::gpt2({.vocab = 50304, .width = width, .layers = layers, .heads = heads, .context = 1024});
+  };
+  if (wanted("124m")) model("GPT-2 124M", gpt2(768, 12, 12), 64, 12);
+  gpu::release_cached();
+  if (wanted("1.5b")) model("GPT-2 1.5B", gpt2(1600, 48, 25), 16, 6);
+  return 0;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "%s\n", error.what());
+  return 1;
+}

@@ -1,0 +1,33 @@
+// Matrix products and the fused head, for the types that ops and tests name.
+#include "weft/kernels/cuda/linear_cross_entropy.cuh"
+#include "weft/kernels/cuda/matmul.cuh"
+
+namespace weft::inline WEFT_ABI::kernels {
+
+#define WEFT_PRODUCTS(TA, TB, TC)                                                                            \
+  template void matmul<TA, TB, TC>(cuda, In<TA, cuda>, In<TB, cuda>, Out<TC, cuda>, In<TB, cuda>);           \
+  template void grouped_matmul<TA, TB, TC>(cuda, In<TA, cuda>, In<TB, cuda>, In<std::int64_t, cuda>, Out<TC, cuda>); \
+  template void grouped_matmul_weight_gradient<TA, TB, TC>(cuda, In<TA, cuda>, In<TB, cuda>, In<std::int64_t, cuda>, Out<TC, cuda>);
+
+WEFT_PRODUCTS(double, double, double)
+WEFT_PRODUCTS(float, float, float)
+WEFT_PRODUCTS(float, float, bf16)
+WEFT_PRODUCTS(float, bf16, float)
+WEFT_PRODUCTS(float, bf16, bf16)
+WEFT_PRODUCTS(bf16, float, float)
+WEFT_PRODUCTS(bf16, float, bf16)
+WEFT_PRODUCTS(bf16, bf16, float)
+WEFT_PRODUCTS(bf16, bf16, bf16)
+
+#define WEFT_HEAD(T, W)                                                                                                            \
+  template void linear_cross_entropy_forward<T, W>(cuda, In<T, cuda>, In<W, cuda>, In<std::int64_t, cuda>, Index,                  \
+                                                   Out<stat_t<T>, cuda>, Out<stat_t<T>, cuda>);                                    \
+  template void linear_cross_entropy_backward<T, W>(cuda, In<stat_t<T>, cuda>, In<T, cuda>, In<W, cuda>, In<std::int64_t, cuda>,   \
+                                                    Index, In<stat_t<T>, cuda>, Out<T, cuda>, Out<param_grad_t<W>, cuda>);
+
+WEFT_HEAD(double, double)
+WEFT_HEAD(float, float)
+WEFT_HEAD(float, bf16)
+WEFT_HEAD(bf16, bf16)
+
+}  // namespace weft::inline WEFT_ABI::kernels

@@ -1,0 +1,111 @@
+// AdamW in one pass over memory, and the squared norm of a gradient in fixed pieces: a block sums a piece, in an order that does not
+// depend on where the gradient lies. An element's new value depends on that element alone.
+#pragma once
+
+#include <cmath>
+
+#include "weft/kernels/cuda/adamw.hpp"
+#include "weft/kernels/cuda/elements.cuh"
+
+namespace weft::inline WEFT_ABI::kernels {
+
+namespace gpu {
+
+template <class S> struct AdamWFactors { S decay, one_minus_beta1, beta2, one_minus_beta2, step, root_bias2, eps; };
+
+template <class W, class G, int V>
+__device__ inline void adamw_elements(Index i, const AdamWFactors<stat_t<W>>& k, stat_t<W> scale, W* param, stat_t<W>* master,
+                                      const G* grad, stat_t<W>* m, stat_t<W>* v) {
+  using S = stat_t<W>;
+  S p[V], ms[V], vs[V];
+  stat_t<G> g[V];
+  load<V>(grad + i, g);
+  load<V>(m + i, ms);
+  load<V>(v + i, vs);
+  if (master != nullptr) load<V>(master + i, p);
+  else load<V>(param + i, p);
+#pragma unroll
+  for (int e = 0; e < V; ++e) {
+    const S scaled = static_cast<S>(g[e]) * scale;
+    ms[e] = math::fma(scaled - ms[e], k.one_minus_beta1, ms[e]);
+    vs[e] = math::fma(vs[e], k.beta2, scaled * scaled * k.one_minus_beta2);
+    p[e] = p[e] * k.decay - k.step * (ms[e] / (std::sqrt(vs[e]) / k.root_bias2 + k.eps));
+  }
+  store<V>(m + i, ms, 0);
+  store<V>(v + i, vs, 0);
+  if (master != nullptr) store<V>(master + i, p, 0);
+  store<V>(param + i, p, 0);
+}
+
+/// The last `rest` elements make no whole pack.
+template <class W, class G, int V>
+__global__ void __launch_bounds__(256) adamw_kernel(Index packs, int rest, AdamWFactors<stat_t<W>> factors, const float* scale, W* param,
+                                                    stat_t<W>* master, const G* grad, stat_t<W>* m, stat_t<W>* v) {
+  const float factor = scale != nullptr ? *scale : 1.0f;
+  if (!(factor - factor == 0)) return;  // not finite
+  const Index first = thread_index();
+  for (Index i = first; i < packs; i += thread_count())
+    adamw_elements<W, G, V>(i * V, factors, static_cast<stat_t<W>>(factor), param, master, grad, m, v);
+  if (V > 1 && first < rest) adamw_elements<W, G, 1>(packs * V + first, factors, static_cast<stat_t<W>>(factor), param, master, grad, m, v);
+}
+
+/// Thread t of a piece's block has the elements 4 t .. 4 t + 3 of each 1,024.
+template <class G>
+__global__ void __launch_bounds__(256) squared_norm_kernel(const G* grad, Index n, bool packs, Index pieces, double* sums) {
+  static_assert(norm_piece % 1024 == 0);
+  __shared__ double shared[32];
+  for (Index piece = blockIdx.x; piece < pieces; piece += gridDim.x) {
+    double sum = 0;
+#pragma unroll
+    for (int k = 0; k < norm_piece / 1024; ++k) {
+      const Index i = piece * norm_piece + k * 1024 + threadIdx.x * 4;
+      stat_t<G> value[4];
+      if (packs && i + 4 <= n) {
+        load<4>(grad + i, value);
+      } else {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) value[e] = i + e < n ? static_cast<stat_t<G>>(grad[i + e]) : stat_t<G>(0);
+      }
+#pragma unroll
+      for (int e = 0; e < 4; ++e) sum = math::fma(static_cast<double>(value[e]), static_cast<double>(value[e]), sum);
+    }
+    sum = block_sum(sum, shared);
+    if (threadIdx.x == 0) sums[piece] = sum;
+  }
+}
+
+}  // namespace gpu
+
+template <class W, class G>
+void adamw_step(cuda, Out<W, cuda> param, Out<stat_t<W>, cuda> master, In<G, cuda> grad, Out<stat_t<W>, cuda> m, Out<stat_t<W>, cuda> v,
+                const AdamWArgs& args, In<float, cuda> scale) {
+  using S = stat_t<W>;
+  const Index n = param.numel();
+  if (n == 0) return;
+  const gpu::AdamWFactors<S> factors{static_cast<S>(1 - args.lr * args.weight_decay),
+                                     static_cast<S>(1 - args.beta1),
+                                     static_cast<S>(args.beta2),
+                                     static_cast<S>(1 - args.beta2),
+                                     static_cast<S>(args.lr / args.bias1),
+                                     static_cast<S>(std::sqrt(args.bias2)),
+                                     static_cast<S>(args.eps)};
+  constexpr int V = gpu::pack_of<S>;
+  if (gpu::is_aligned<V>(param.data) && gpu::is_aligned<V>(master.data) && gpu::is_aligned<V>(grad.data) && gpu::is_aligned<V>(m.data) &&
+      gpu::is_aligned<V>(v.data))
+    gpu::adamw_kernel<W, G, V><<<gpu::blocks_for(n / V), 256, 0, gpu::stream()>>>(n / V, static_cast<int>(n % V), factors, scale.data,
+                                                                                  param.data, master.data, grad.data, m.data, v.data);
+  else
+    gpu::adamw_kernel<W, G, 1>
+        <<<gpu::blocks_for(n), 256, 0, gpu::stream()>>>(n, 0, factors, scale.data, param.data, master.data, grad.data, m.data, v.data);
+  gpu::check_launch("adamw");
+}
+
+template <class G> void squared_norm(cuda, In<G, cuda> grad, Out<double, cuda> pieces) {
+  const Index n = grad.numel(), count = (n + norm_piece - 1) / norm_piece;
+  if (n == 0) return;
+  gpu::squared_norm_kernel<G>
+      <<<gpu::blocks_for(count, 1), 256, 0, gpu::stream()>>>(grad.data, n, gpu::is_aligned<4>(grad.data), count, pieces.data);
+  gpu::check_launch("squared_norm");
+}
+
+}  // namespace weft::inline WEFT_ABI::kernels

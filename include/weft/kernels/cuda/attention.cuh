@@ -1,0 +1,88 @@
+// Attention on the GPU: which kernels serve a call. bf16 in aligned heads of 32, 64, 96 or 128 elements goes to the tensor cores, all else
+// to plain arithmetic in stat_t; the choice depends on the call's shape, strides and alignment alone.
+#pragma once
+
+#include "weft/kernels/cuda/attention.hpp"
+#include "weft/kernels/cuda/attention_simt_backward.cuh"
+#include "weft/kernels/cuda/attention_tensor_backward.cuh"
+#include "weft/kernels/cuda/attention_tensor_forward.cuh"
+
+namespace weft::inline WEFT_ABI::kernels {
+
+namespace gpu::attention {
+
+/// True iff this device runs warpgroups' kernels and this build has them.
+inline bool has_wgmma() {
+#if defined(WEFT_ATTENTION_NO_WGMMA)
+  return false;
+#else
+  static const bool has = [] {
+    cudaFuncAttributes attributes;
+    check(cudaFuncGetAttributes(&attributes, tensor_forward<Wgmma<64> >), "attention");
+    return attributes.maxThreadsPerBlock >= TensorForward<Wgmma<64> >::threads;
+  }();
+  return has;
+#endif
+}
+
+/// Calls f with the engine that takes heads of this width; false where the tensor cores do not. A negative scale would turn the largest
+/// score into the smallest.
+template <class F, class... X>
+bool on_tensor_cores(const Sizes& n, F&& f, const X&... x) {
+  if (!(n.scale > 0) || !(x.aligned(8) && ...)) return false;
+  if (n.D == 64 && has_wgmma()) f(Wgmma<64>());
+  else if (n.D == 128 && has_wgmma()) f(Wgmma<128>());
+  else if (n.D == 32) f(Mma<32>());
+  else if (n.D == 64) f(Mma<64>());
+  else if (n.D == 96) f(Mma<96>());
+  else if (n.D == 128) f(Mma<128>());
+  else return false;
+  return true;
+}
+
+}  // namespace gpu::attention
+
+template <class T>
+void attention_forward(cuda, In<T, cuda> q, In<T, cuda> k, In<T, cuda> v, Out<T, cuda> y, Out<stat_t<T>, cuda> lse,
+                       AttentionOptions options) {
+  namespace a = gpu::attention;
+  const a::Sizes n(q, k, options);
+  if (n.B == 0 || n.Tq == 0 || n.H == 0 || (!y && !lse)) return;
+  const auto q_rows = a::rows(q), k_rows = a::rows(k), v_rows = a::rows(v);
+  const auto y_rows = a::rows(y);
+  const auto lse_rows = a::statistics(lse);
+  if constexpr (std::is_same_v<T, bf16>) {
+    const auto launch = [&](auto engine) { a::launch_tensor_forward<decltype(engine)>(n, q_rows, k_rows, v_rows, y_rows, lse_rows); };
+    if (a::on_tensor_cores(n, launch, q_rows, k_rows, v_rows, y_rows)) return;
+  }
+  a::launch_simt_forward<T>(n, q_rows, k_rows, v_rows, y_rows, lse_rows);
+}
+
+template <class T>
+void attention_backward(cuda, In<T, cuda> dy, In<T, cuda> q, In<T, cuda> k, In<T, cuda> v, In<T, cuda> y, In<stat_t<T>, cuda> lse,
+                        Out<T, cuda> dq, Out<T, cuda> dk, Out<T, cuda> dv, AttentionOptions options) {
+  namespace a = gpu::attention;
+  using S = stat_t<T>;
+  const a::Sizes n(q, k, options);
+  if (n.B == 0 || n.K == 0 || n.D == 0 || (!dq && !dk && !dv)) return;
+  const auto dy_rows = a::rows(dy), q_rows = a::rows(q), k_rows = a::rows(k), v_rows = a::rows(v), y_rows = a::rows(y);
+  const auto lse_rows = a::statistics(lse);
+  const auto dq_rows = a::rows(dq), dk_rows = a::rows(dk), dv_rows = a::rows(dv);
+
+  const Index queries = Index{n.B} * n.H * a::padded_queries(n);
+  const gpu::Scratch<S> scratch(std::max<Index>(2 * queries, 1));
+  S *lse_scratch = scratch.data(), *delta = lse_scratch + queries;
+  const a::QueryStatistics<S> statistics{lse_scratch, delta, a::padded_queries(n)};
+  const auto prepare = [&](double factor) { a::launch_query_statistics<T>(n, dy_rows, y_rows, lse_rows, factor, lse_scratch, delta); };
+  if constexpr (std::is_same_v<T, bf16>) {
+    const auto launch = [&](auto engine) {
+      prepare(1.4426950408889634);  // 1 / ln 2: scores are powers of 2 there
+      a::launch_tensor_backward<decltype(engine)>(n, q_rows, k_rows, v_rows, dy_rows, statistics, dq_rows, dk_rows, dv_rows);
+    };
+    if (a::on_tensor_cores(n, launch, dy_rows, q_rows, k_rows, v_rows, dq_rows, dk_rows, dv_rows)) return;
+  }
+  prepare(1);
+  a::launch_simt_backward<T>(n, q_rows, k_rows, v_rows, dy_rows, statistics, dq_rows, dk_rows, dv_rows);
+}
+
+}  // namespace weft::inline WEFT_ABI::kernels

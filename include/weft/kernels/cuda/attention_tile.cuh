@@ -1,0 +1,92 @@
+// What the tensor cores' two engines, mma.sync and wgmma, share: asynchronous copies to shared memory, bf16 pairs, and accumulators of
+// 16 rows by 8 columns, of which lane 4 g + t holds [g][2t], [g][2t+1], [g+8][2t] and [g+8][2t+1] in elements 0 to 3.
+#pragma once
+
+#include "weft/kernels/cuda/attention_layout.cuh"
+
+namespace weft::inline WEFT_ABI::kernels::gpu::attention {
+
+inline constexpr float log2_e = 1.44269504088896341f;
+
+/// This warp's number, in a way that shows the compiler that its lanes agree on it.
+__device__ inline int warp_index() { return __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0); }
+
+__device__ inline unsigned shared_address(const void* p) { return static_cast<unsigned>(__cvta_generic_to_shared(p)); }
+
+/// 16 bytes on their way to shared memory; zeros where not `there`.
+__device__ inline void copy_async(unsigned to, const void* from, bool there) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
+}
+__device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+__device__ inline void copy_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+/// `count` rows of D columns, 16 bytes at a time, to where `place(row, chunk)` says; rows from there to `rows` become zeros.
+template <int D, int rows, int threads, class Place>
+__device__ inline void copy_rows(const bf16* from, Index stride, int count, Place place) {
+  constexpr int chunks = D / 8, total = rows * chunks;
+#pragma unroll
+  for (int u = 0; u < (total + threads - 1) / threads; ++u) {
+    const int i = u * threads + static_cast<int>(threadIdx.x), r = i / chunks, c = i % chunks;
+    if (total % threads != 0 && i >= total) break;
+    const bool there = r < count;
+    copy_async(place(r, c), from + (there ? r : 0) * stride + c * 8, there);
+  }
+}
+
+__device__ inline float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+/// Two floats as bf16, the first in the lower half.
+__device__ inline unsigned pack(float first, float second) {
+  unsigned y;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(second), "f"(first));
+  return y;
+}
+/// The A operand for columns 16 i onward, out of the accumulators of the two tiles of 8 columns that they lie in.
+__device__ inline void pack_operand(unsigned (&a)[4], const float (&left)[4], const float (&right)[4]) {
+  a[0] = pack(left[0], left[1]);
+  a[1] = pack(left[2], left[3]);
+  a[2] = pack(right[0], right[1]);
+  a[3] = pack(right[2], right[3]);
+}
+
+/// Two elements side by side, added to what is there where beta says so.
+__device__ inline void put_pair(bf16* to, float first, float second, int beta) {
+  unsigned* slot = reinterpret_cast<unsigned*>(to);
+  if (beta) {
+    const unsigned old = *slot;
+    first += __uint_as_float(old << 16);
+    second += __uint_as_float(old & 0xffff0000u);
+  }
+  *slot = pack(first, second);
+}
+/// A warp's accumulators (16 M, D), each row times its factor, to rows `first` onward of those before `end`.
+template <int D, int M>
+__device__ inline void put_rows(const float (&x)[M][D / 8][4], const float (&factor)[M][2], bf16* to, Index stride, int beta, int first,
+                                int end) {
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int i = 0; i < M; ++i)
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = first + 16 * i + 8 * r + g;
+      if (row >= end) continue;
+      bf16* p = to + row * stride + 2 * t;
+#pragma unroll
+      for (int j = 0; j < D / 8; ++j) put_pair(p + 8 * j, x[i][j][2 * r] * factor[i][r], x[i][j][2 * r + 1] * factor[i][r], beta);
+    }
+}
+
+template <int M, int N>
+__device__ inline void fill(float (&x)[M][N][4], float value) {
+#pragma unroll
+  for (int i = 0; i < M; ++i)
+#pragma unroll
+    for (int j = 0; j < N; ++j)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) x[i][j][e] = value;
+}
+
+}  // namespace weft::inline WEFT_ABI::kernels::gpu::attention

@@ -1,0 +1,218 @@
+// What kernels over single elements share: accesses of up to 16 bytes, positions in strided loops, and conversions. A pack of V
+// neighbours is read and written as a whole, so its address must be a multiple of its size (16 bytes at most).
+#pragma once
+
+#include <cassert>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <utility>
+
+#include "weft/kernels/cuda/launch.cuh"
+#include "weft/kernels/math.hpp"
+
+namespace weft::inline WEFT_ABI::kernels::gpu {
+
+/// The words that are read and written in one access.
+template <int bytes> struct WordOf;
+template <> struct WordOf<1> { using type = std::uint8_t; };
+template <> struct WordOf<2> { using type = std::uint16_t; };
+template <> struct WordOf<4> { using type = std::uint32_t; };
+template <> struct WordOf<8> { using type = uint2; };
+template <> struct WordOf<16> { using type = uint4; };
+
+/// V neighbours, at most 16 bytes.
+template <class T, int V> struct alignas(sizeof(T) * V) Pack {
+  T at[V];
+  using Word = typename WordOf<static_cast<int>(sizeof(T)) * V>::type;
+
+  __device__ static Pack read(const void* from) {
+    const Word word = *static_cast<const Word*>(from);
+    Pack pack;
+    std::memcpy(&pack, &word, sizeof(Word));
+    return pack;
+  }
+  __device__ void write(void* to) const {
+    Word word;
+    std::memcpy(&word, this, sizeof(Word));
+#if defined(__CUDA_ARCH__)
+    if constexpr (sizeof(Word) == 16) {  // written as an assignment, the compiler may store four words apart
+      asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(word.x), "r"(word.y), "r"(word.z),
+                   "r"(word.w)
+                   : "memory");
+      return;
+    }
+#endif
+    *static_cast<Word*>(to) = word;
+  }
+};
+
+/// Neighbours of T that make 16 bytes.
+template <class T> inline constexpr int pack_of = 16 / static_cast<int>(sizeof(T));
+
+/// Elements of T in one access where V are wanted.
+template <class T, int V> inline constexpr int access_of = V < pack_of<T> ? V : pack_of<T>;
+
+/// True iff V elements at `data` can be read as packs.
+template <int V, class T> inline bool is_aligned(const T* data) {
+  return reinterpret_cast<std::uintptr_t>(data) % (sizeof(T) * access_of<std::remove_const_t<T>, V>) == 0;
+}
+
+__device__ inline Index thread_index() { return static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x; }
+__device__ inline Index thread_count() { return static_cast<Index>(gridDim.x) * blockDim.x; }
+
+/// a / b for a >= 0 and b > 0, in 32 bits where both fit: several times faster.
+__device__ inline Index divide(Index a, Index b) {
+  if ((static_cast<std::uint64_t>(a | b) >> 32) != 0) return a / b;
+  return static_cast<Index>(static_cast<std::uint32_t>(a) / static_cast<std::uint32_t>(b));
+}
+
+/// Two floats as two bf16, the first in the lower half.
+__device__ inline std::uint32_t bf16_pair(float first, float second) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  std::uint32_t both;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first));
+  return both;
+#else
+  return static_cast<std::uint32_t>(bf16(first).bits) | static_cast<std::uint32_t>(bf16(second).bits) << 16;
+#endif
+}
+
+template <int V, class T> __device__ inline void load(const T* from, stat_t<T> (&to)[V]) {
+  constexpr int part = access_of<T, V>;
+#pragma unroll
+  for (int i = 0; i < V; i += part) {
+    const auto pack = Pack<T, part>::read(from + i);
+#pragma unroll
+    for (int j = 0; j < part; ++j) to[i + j] = static_cast<stat_t<T>>(pack.at[j]);
+  }
+}
+
+/// Stores or adds, as beta says, rounding once.
+template <int V, class T> __device__ inline void store(T* to, const stat_t<T> (&value)[V], int beta) {
+  constexpr int part = access_of<T, V>;
+  stat_t<T> sum[V];
+  if (beta) {
+    load<V>(to, sum);
+#pragma unroll
+    for (int i = 0; i < V; ++i) sum[i] = static_cast<stat_t<T>>(sum[i] + value[i]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < V; ++i) sum[i] = value[i];
+  }
+#pragma unroll
+  for (int i = 0; i < V; i += part) {
+    if constexpr (std::is_same_v<T, bf16> && part > 1) {
+      Pack<std::uint32_t, part / 2> pack;
+#pragma unroll
+      for (int j = 0; j < part; j += 2) pack.at[j / 2] = bf16_pair(sum[i + j], sum[i + j + 1]);
+      pack.write(to + i);
+    } else {
+      Pack<T, part> pack;
+#pragma unroll
+      for (int j = 0; j < part; ++j) pack.at[j] = static_cast<T>(sum[i + j]);
+      pack.write(to + i);
+    }
+  }
+}
+
+/// e^x for results that are stored as T: those of bf16 do not need more than the hardware's 2^x gives.
+template <class T> __device__ inline stat_t<T> exp_for(stat_t<T> x) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (std::is_same_v<T, bf16>) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504f));
+    return y;
+  }
+#endif
+  return math::exp(x);
+}
+
+/// 1 / (1 + e^-x), as exp_for.
+template <class T> __device__ inline stat_t<T> sigmoid_for(stat_t<T> x) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (std::is_same_v<T, bf16>) return __fdividef(1.0f, 1.0f + exp_for<T>(-x));
+#endif
+  return math::sigmoid(x);
+}
+
+/// Stands in place of an element whose index lies outside: NaN, or 0 where there is none.
+template <class T> __device__ inline stat_t<T> absent_element() {
+  if constexpr (std::is_floating_point_v<stat_t<T>>) return static_cast<stat_t<T>>(__builtin_nanf(""));
+  else return stat_t<T>(0);
+}
+
+template <class S> __device__ inline S shuffle_xor(S value, int step) {
+  if constexpr (sizeof(S) < 4) return static_cast<S>(__shfl_xor_sync(0xffffffffu, static_cast<int>(value), step));
+  else if constexpr (std::is_same_v<S, Index>) return static_cast<Index>(__shfl_xor_sync(0xffffffffu, static_cast<long long>(value), step));
+  else return __shfl_xor_sync(0xffffffffu, value, step);
+}
+
+/// Nested loops over K operands with the same extents; axis 0 is the outermost, and there is at least one. Strides count elements.
+template <int K> struct Loops {
+  int rank = 0;
+  Index extent[max_rank] = {};
+  Index stride[K][max_rank] = {};
+
+  void push(Index n) { extent[rank++] = n; }
+  void swap(int a, int b) {
+    std::swap(extent[a], extent[b]);
+    for (int k = 0; k < K; ++k) std::swap(stride[k][a], stride[k][b]);
+  }
+  /// Axis a becomes the innermost.
+  void move_inside(int a) {
+    for (; a + 1 < rank; ++a) swap(a, a + 1);
+  }
+  /// Merges neighbours that continue each other in every operand.
+  void merge() {
+    int last = 0;
+    for (int a = 1; a < rank; ++a) {
+      bool continues = true;
+      for (int k = 0; k < K; ++k) continues = continues && stride[k][last] == stride[k][a] * extent[a];
+      if (!continues) ++last;
+      extent[last] = continues ? extent[last] * extent[a] : extent[a];
+      for (int k = 0; k < K; ++k) stride[k][last] = stride[k][a];
+    }
+    if (rank > 0) rank = last + 1;
+  }
+  /// One loop of one turn where there is none.
+  void finish() {
+    if (rank == 0) push(1);
+  }
+  Index count(int axes) const {
+    Index n = 1;
+    for (int a = 0; a < axes; ++a) n *= extent[a];
+    return n;
+  }
+  Index count() const { return count(rank); }
+
+  /// Adds to the operands' offsets at a position counted over the first `axes` loops.
+  __device__ void seek(Index position, int axes, Index (&offset)[K]) const {
+    for (int a = axes - 1; a > 0; --a) {
+      const Index next = divide(position, extent[a]), at = position - next * extent[a];
+#pragma unroll
+      for (int k = 0; k < K; ++k) offset[k] += at * stride[k][a];
+      position = next;
+    }
+    if (axes > 0) {
+#pragma unroll
+      for (int k = 0; k < K; ++k) offset[k] += position * stride[k][0];
+    }
+  }
+};
+
+/// The loops over all axes but `axis` (none: -1) of three operands.
+inline Loops<3> loops_beside(Index axis, const Shape& shape, const Strides& s0, const Strides& s1, const Strides& s2) {
+  Loops<3> loops;
+  for (Index a = 0; a < shape.rank(); ++a) {
+    if (a == axis || shape[a] == 1) continue;
+    loops.stride[0][loops.rank] = s0[a];
+    loops.stride[1][loops.rank] = s1[a];
+    loops.stride[2][loops.rank] = s2[a];
+    loops.push(shape[a]);
+  }
+  loops.finish();
+  return loops;
+}
+
+}  // namespace weft::inline WEFT_ABI::kernels::gpu

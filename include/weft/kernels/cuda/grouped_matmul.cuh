@@ -1,0 +1,97 @@
+// Products of the rows of each expert, whose offsets only the GPU reads: a block finds its tile in them by itself. One kernel for tensor
+// cores, where operands are bf16 and aligned, and one for all types and strides. An element is one chain over K: run-exact.
+#pragma once
+
+#include "weft/kernels/cuda/grouped_mma.cuh"
+#include "weft/kernels/cuda/grouped_place.cuh"
+#include "weft/kernels/cuda/launch.cuh"
+
+namespace weft::inline WEFT_ABI::kernels::gpu {
+
+/// c (+)= a b in tiles of 16 P x 16 P, 16 x 16 threads with P x P elements each.
+template <Cut cut, int P, class TA, class TB, class TC>
+__global__ void __launch_bounds__(256, 2) grouped_kernel(Grouped<TA, TB, TC> g) {
+  using S = stat_t<TC>;
+  constexpr int tile = 16 * P, depth = 8, per_thread = tile * depth / 256, pitch = tile + 4;
+  struct alignas(4 * sizeof(S)) Four {
+    S v[4];
+  };
+  __shared__ alignas(32) S a_tile[depth * pitch];
+  __shared__ alignas(32) S b_tile[depth * pitch];
+  Place<TA, TB, TC> p;
+  if (!find_place<cut, tile, tile>(g, p)) return;
+
+  // A thread's elements of an operand's tile, a step apart: along K first where that is how they lie.
+  constexpr int slices = 256 / tile, lines = 256 / depth;
+  const int t = static_cast<int>(threadIdx.x);
+  const bool a_along = g.a_k == 1, b_along = g.b_k == 1;
+  const int a_o = a_along ? t / depth : t % tile, a_k = a_along ? t % depth : t / tile;
+  const int b_o = b_along ? t / depth : t % tile, b_k = b_along ? t % depth : t / tile;
+  const int a_step_o = a_along ? lines : 0, a_step_k = a_along ? 0 : slices;
+  const int b_step_o = b_along ? lines : 0, b_step_k = b_along ? 0 : slices;
+  const TA* a_from = p.a + (p.m0 + a_o) * g.a_m + a_k * g.a_k;
+  const TB* b_from = p.b + (p.n0 + b_o) * g.b_n + b_k * g.b_k;
+  const Index a_step = a_along ? lines * g.a_m : slices * g.a_k, b_step = b_along ? lines * g.b_n : slices * g.b_k;
+  const int m_left = static_cast<int>(min(p.M - p.m0 - a_o, Index{tile})), n_left = static_cast<int>(min(p.N - p.n0 - b_o, Index{tile}));
+  S a_next[per_thread], b_next[per_thread];
+  const auto fetch = [&](Index k0) {
+    const int k_left = static_cast<int>(min(p.K - k0, Index{depth}));
+#pragma unroll
+    for (int i = 0; i < per_thread; ++i) {
+      const bool a_inside = i * a_step_o < m_left && a_k + i * a_step_k < k_left;
+      const bool b_inside = i * b_step_o < n_left && b_k + i * b_step_k < k_left;
+      a_next[i] = a_inside ? static_cast<S>(a_from[i * a_step]) : S(0);
+      b_next[i] = b_inside ? static_cast<S>(b_from[i * b_step]) : S(0);
+    }
+    a_from += depth * g.a_k;
+    b_from += depth * g.b_k;
+  };
+
+  const int row = t / 16 * 4, column = t % 16 * 4;  // then every 64th four
+  S sums[P][P] = {};
+  fetch(0);
+  for (Index k0 = 0; k0 < p.K; k0 += depth) {
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < per_thread; ++i) {
+      a_tile[(a_k + i * a_step_k) * pitch + a_o + i * a_step_o] = a_next[i];
+      b_tile[(b_k + i * b_step_k) * pitch + b_o + i * b_step_o] = b_next[i];
+    }
+    __syncthreads();
+    fetch(k0 + depth);  // zeros past the end
+#pragma unroll
+    for (int k = 0; k < depth; ++k) {
+      Four a[P / 4], b[P / 4];
+#pragma unroll
+      for (int i = 0; i < P / 4; ++i) {
+        a[i] = *reinterpret_cast<const Four*>(&a_tile[k * pitch + row + 64 * i]);
+        b[i] = *reinterpret_cast<const Four*>(&b_tile[k * pitch + column + 64 * i]);
+      }
+#pragma unroll
+      for (int i = 0; i < P; ++i)
+#pragma unroll
+        for (int j = 0; j < P; ++j) sums[i][j] = math::fma(a[i / 4].v[i % 4], b[j / 4].v[j % 4], sums[i][j]);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < P; ++i) {
+    const Index m = p.m0 + row + 64 * (i / 4) + i % 4;
+    if (m >= p.M) continue;
+#pragma unroll
+    for (int j = 0; j < P; ++j) {
+      const Index n = p.n0 + column + 64 * (j / 4) + j % 4;
+      if (n < p.N) put(p.c[m * g.c_m + n], sums[i][j], g.beta);
+    }
+  }
+}
+
+template <Cut cut, class TA, class TB, class TC>
+void grouped(const Grouped<TA, TB, TC>& g) {
+  if constexpr (std::is_same_v<TA, bf16> && std::is_same_v<TB, bf16>)
+    if (grouped_mma<cut>(g)) return;
+  constexpr int P = std::is_same_v<stat_t<TC>, double> ? 4 : 8;
+  grouped_kernel<cut, P, TA, TB, TC><<<blocks_for_tiles<cut>(g, 16 * P), 256, 0, stream()>>>(g);
+  check_launch("grouped_matmul");
+}
+
+}  // namespace weft::inline WEFT_ABI::kernels::gpu

@@ -1,0 +1,90 @@
+// Which tile of which expert a block of a grouped product works on.
+#pragma once
+
+#include <cstdint>
+
+#include "weft/kernels/cuda/launch.cuh"
+#include "weft/kernels/math.hpp"
+
+namespace weft::inline WEFT_ABI::kernels::gpu {
+
+/// What the offsets cut: the rows of a and c (y = x w[e]), or the sum (dw[e] = x^T dy).
+enum class Cut { rows, sum };
+
+/// c (M, N) (+)= a (M, K) b (K, N) of each expert, where M or K is that of all experts together: `rows`. c has stride 1 along N.
+template <class TA, class TB, class TC>
+struct Grouped {
+  const TA* a;
+  const TB* b;
+  TC* c;
+  const std::int64_t* offsets;
+  Index M, N, K, E, rows;
+  Index a_m, a_k, b_k, b_n, b_e, c_m, c_e;
+  int beta;
+};
+
+/// One expert's product and a tile's corner in it.
+template <class TA, class TB, class TC>
+struct Place {
+  const TA* a;
+  const TB* b;
+  TC* c;
+  Index M, N, K, m0, n0;
+};
+
+/// False past the last tile. All warps find the same. An expert's tiles go down the rows first, so that blocks that run together share
+/// columns of b. Offsets that do not rise from 0 to rows are cut to what lies inside: wrong, never out of bounds.
+template <Cut cut, int tile_m, int tile_n, class TA, class TB, class TC>
+__device__ inline bool find_place(const Grouped<TA, TB, TC>& g, Place<TA, TB, TC>& p) {
+  constexpr unsigned all = 0xffffffffu;
+  const auto begin_of = [&](Index e) { return min(max(static_cast<Index>(g.offsets[e]), Index{0}), g.rows); };
+  const auto end_of = [&](Index e, Index begin) { return min(max(static_cast<Index>(g.offsets[e + 1]), begin), g.rows); };
+  const Index n_tiles = (g.N + tile_n - 1) / tile_n;
+  Index i = blockIdx.x;
+  if constexpr (cut == Cut::sum) {
+    const Index m_tiles = (g.M + tile_m - 1) / tile_m, e = i / (m_tiles * n_tiles);
+    if (e >= g.E) return false;
+    i %= m_tiles * n_tiles;
+    const Index begin = begin_of(e), end = end_of(e, begin);
+    p = {g.a + begin * g.a_k, g.b + begin * g.b_k, g.c + e * g.c_e, g.M, g.N, end - begin, i % m_tiles * tile_m, i / m_tiles * tile_n};
+    return true;
+  } else {
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    for (Index e0 = 0; e0 < g.E; e0 += 32) {  // a lane an expert
+      Index begin = 0, count = 0;
+      if (e0 + lane < g.E) {
+        begin = begin_of(e0 + lane);
+        count = end_of(e0 + lane, begin) - begin;
+      }
+      const Index tiles = (count + tile_m - 1) / tile_m * n_tiles;
+      Index upto = tiles;
+      for (int step = 1; step < 32; step *= 2) {
+        const Index before = __shfl_up_sync(all, upto, step);
+        if (lane >= step) upto += before;
+      }
+      const unsigned beyond = __ballot_sync(all, upto > i);
+      if (beyond != 0) {
+        const int owner = __ffs(static_cast<int>(beyond)) - 1;
+        i -= __shfl_sync(all, upto - tiles, owner);
+        begin = __shfl_sync(all, begin, owner);
+        count = __shfl_sync(all, count, owner);
+        const Index m_tiles = (count + tile_m - 1) / tile_m;
+        p = {g.a + begin * g.a_m, g.b + (e0 + owner) * g.b_e, g.c + begin * g.c_m, count, g.N, g.K, i % m_tiles * tile_m,
+             i / m_tiles * tile_n};
+        return true;
+      }
+      i -= __shfl_sync(all, upto, 31);
+    }
+    return false;
+  }
+}
+
+/// Blocks for as many tiles as there can be: each expert's last is at worst one row.
+template <Cut cut, class G>
+unsigned blocks_for_tiles(const G& g, Index tile) {
+  const auto tiles = [tile](Index n) { return (n + tile - 1) / tile; };
+  const Index high = cut == Cut::rows ? (g.rows + g.E * (tile - 1)) / tile : g.E * tiles(g.M);
+  return static_cast<unsigned>(high * tiles(g.N));
+}
+
+}  // namespace weft::inline WEFT_ABI::kernels::gpu

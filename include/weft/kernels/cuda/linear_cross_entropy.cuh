@@ -1,0 +1,210 @@
+// Cross entropy of x weight^T against labels without the N x V logits: they are made for so many rows at a time that they fill at most
+// 1 GiB, and made again by the backward, which overwrites them with their gradient. The rows of a chunk follow from N and V alone.
+#pragma once
+
+#include <limits>
+
+#include "weft/kernels/cuda/elements.cuh"
+#include "weft/kernels/cuda/launch.cuh"
+#include "weft/kernels/cuda/linear_cross_entropy.hpp"
+#include "weft/kernels/cuda/matmul.cuh"
+#include "weft/kernels/math.hpp"
+
+namespace weft::inline WEFT_ABI::kernels {
+
+namespace gpu::lce {
+
+/// Bytes of logits in memory at a time. Many rows, since dweight is read and written once a chunk.
+inline constexpr Index chunk_bytes = Index{1} << 30;
+
+/// What logits and dlogits are stored in. For bf16 it is bf16, as under PyTorch's autocast: float would double the bytes of each pass over
+/// them, and the products take bf16 operands anyway. The lse is summed in float from these same rounded logits, so that the
+/// backward's probabilities sum to 1: float ones here and rounded ones there would leave a confident row a gradient of the wrong sign.
+template <class T>
+using logit_t = T;
+
+/// Chunks of equal height, and lines that start at multiples of 16 bytes.
+struct Chunks {
+  Index rows, ld;
+  Chunks(Index N, Index V, Index size) : ld(std::max<Index>((V + 7) / 8 * 8, 8)) {
+    constexpr Index step = 256;  // of the products' tiles
+    const Index most = std::max(chunk_bytes / (ld * size) / step * step, step);
+    const Index count = (N + most - 1) / most;
+    rows = count <= 1 ? N : std::min(N, ((N + count - 1) / count + step - 1) / step * step);
+  }
+};
+
+/// Rows [begin, end) of a matrix; null stays null.
+template <class View>
+View row_range(View view, Index begin, Index end) {
+  if (view.data != nullptr) view.data += begin * view.strides[0];
+  view.shape[0] = end - begin;
+  return view;
+}
+template <class View>
+View transposed(View view) {
+  std::swap(view.shape[0], view.shape[1]);
+  std::swap(view.strides[0], view.strides[1]);
+  return view;
+}
+
+/// Threads of a block that has a line of V logits.
+inline unsigned threads_of(Index V) { return V <= 512 ? 32 : V <= 4096 ? 128 : 256; }
+
+/// A block a row: lse[n] (null: nobody wants it) and losses[n] = lse - logit[label], both 0 where the label is `ignore`. One pass: each
+/// thread keeps the largest logit that it has seen and the sum of e^(logit - that).
+template <class T>
+__global__ void lse_kernel(const T* __restrict__ logits, Index ld, Index V, const std::int64_t* __restrict__ labels, Index ignore,
+                           stat_t<T>* __restrict__ lse, double* __restrict__ losses) {
+  using S = stat_t<T>;
+  constexpr int width = pack_of<T>, unroll = 4;
+  __shared__ S shared[32];
+  const Index n = blockIdx.x, label = labels[n];
+  if (label == ignore) {
+    if (threadIdx.x == 0) {
+      losses[n] = 0;
+      if (lse != nullptr) lse[n] = S(0);
+    }
+    return;
+  }
+  const T* const z = logits + n * ld;
+  S top = std::numeric_limits<S>::lowest(), sum = 0;
+  const auto take = [&](const S(&x)[width]) {
+    S here = x[0];
+#pragma unroll
+    for (int i = 1; i < width; ++i) here = max(here, x[i]);
+    if (here > top) {
+      sum *= exp_for<T>(top - here);
+      top = here;
+    }
+#pragma unroll
+    for (int i = 0; i < width; ++i) sum += exp_for<T>(x[i] - top);
+  };
+  const Index packs = V / width, threads = blockDim.x;
+  for (Index i = threadIdx.x; i < packs; i += unroll * threads) {
+    Pack<T, width> ahead[unroll];
+#pragma unroll
+    for (int j = 0; j < unroll; ++j)
+      if (i + j * threads < packs) ahead[j] = reinterpret_cast<const Pack<T, width>*>(z)[i + j * threads];
+#pragma unroll
+    for (int j = 0; j < unroll; ++j)
+      if (i + j * threads < packs) {
+        S x[width];
+#pragma unroll
+        for (int k = 0; k < width; ++k) x[k] = static_cast<S>(ahead[j].at[k]);
+        take(x);
+      }
+  }
+  const Index tail = packs * width + threadIdx.x;
+  if (tail < V) {
+    const S x = static_cast<S>(z[tail]);
+    if (x > top) {
+      sum *= exp_for<T>(top - x);
+      top = x;
+    }
+    sum += exp_for<T>(x - top);
+  }
+  const S most = block_max(top, shared);
+  sum = block_sum(sum * exp_for<T>(top - most), shared);
+  if (threadIdx.x == 0) {
+    const S value = most + math::log(sum);
+    const S picked = label >= 0 && label < V ? static_cast<S>(z[label]) : std::numeric_limits<S>::quiet_NaN();
+    losses[n] = static_cast<double>(value - picked);
+    if (lse != nullptr) lse[n] = value;
+  }
+}
+
+/// sum (+)= the losses of N rows. One block.
+template <class S>
+__global__ void sum_kernel(const double* __restrict__ losses, Index N, S* sum, int beta) {
+  __shared__ double shared[32];
+  double mine = 0;
+#pragma unroll 8
+  for (Index n = threadIdx.x; n < N; n += blockDim.x) mine += losses[n];
+  const double total = block_sum(mine, shared);
+  if (threadIdx.x == 0) put(*sum, static_cast<S>(total), beta);
+}
+
+/// A block a row: logits = (e^(logits - lse) - onehot(label)) dsum, 0 where the label is `ignore`.
+template <class T>
+__global__ void dlogits_kernel(T* __restrict__ logits, Index ld, Index V, const std::int64_t* __restrict__ labels, Index ignore,
+                               const stat_t<T>* __restrict__ lse_N, const stat_t<T>* __restrict__ dsum) {
+  using S = stat_t<T>;
+  constexpr int width = pack_of<T>, unroll = 2;
+  const Index n = blockIdx.x, label = labels[n];
+  T* const z = logits + n * ld;
+  const bool counts = label != ignore;
+  const S lse = counts ? lse_N[n] : S(0), d = *dsum;
+  const Index packs = (V + width - 1) / width, threads = blockDim.x;  // the last may pass V into the gap after it, which nothing reads
+  for (Index i = threadIdx.x; i < packs; i += unroll * threads) {
+    S x[unroll][width];
+#pragma unroll
+    for (int j = 0; j < unroll; ++j)
+      if (i + j * threads < packs) load<width>(z + (i + j * threads) * width, x[j]);
+#pragma unroll
+    for (int j = 0; j < unroll; ++j)
+      if (i + j * threads < packs) {
+        const Index at = (i + j * threads) * width;
+#pragma unroll
+        for (int k = 0; k < width; ++k) x[j][k] = counts ? (exp_for<T>(x[j][k] - lse) - (at + k == label ? S(1) : S(0))) * d : S(0);
+        store<width>(z + at, x[j], 0);
+      }
+  }
+}
+
+}  // namespace gpu::lce
+
+template <class T, class W>
+void linear_cross_entropy_forward(cuda, In<T, cuda> x, In<W, cuda> weight, In<std::int64_t, cuda> labels, Index ignore,
+                                  Out<stat_t<T>, cuda> lse_N, Out<stat_t<T>, cuda> sum) {
+  using namespace gpu::lce;
+  using L = logit_t<T>;
+  const Index N = x.shape[0], V = weight.shape[0];
+  if (!lse_N && !sum) return;
+  const Chunks chunks(N, V, sizeof(L));
+  const gpu::Scratch<L> logits(std::max<Index>(chunks.rows * chunks.ld, 1));
+  const gpu::Scratch<double> losses(std::max<Index>(N, 1));
+  for (Index n0 = 0; n0 < N; n0 += chunks.rows) {
+    const Index R = std::min(chunks.rows, N - n0);
+    matmul<T, W, L>(cuda{}, row_range(x, n0, n0 + R), transposed(weight), Out<L, cuda>{logits.data(), {R, V}, {chunks.ld, 1}, 0});
+    lse_kernel<L><<<static_cast<unsigned>(R), threads_of(V), 0, gpu::stream()>>>(
+        logits.data(), chunks.ld, V, labels.data + n0, ignore, lse_N ? lse_N.data + n0 : nullptr, losses.data() + n0);
+    gpu::check_launch("linear_cross_entropy");
+  }
+  if (!sum) return;
+  sum_kernel<stat_t<T>><<<1, 1024, 0, gpu::stream()>>>(losses.data(), N, sum.data, sum.beta);
+  gpu::check_launch("linear_cross_entropy");
+}
+
+template <class T, class W>
+void linear_cross_entropy_backward(cuda, In<stat_t<T>, cuda> dsum, In<T, cuda> x, In<W, cuda> weight, In<std::int64_t, cuda> labels,
+                                   Index ignore, In<stat_t<T>, cuda> lse_N, Out<T, cuda> dx, Out<param_grad_t<W>, cuda> dweight) {
+  using namespace gpu::lce;
+  using L = logit_t<T>;
+  using G = param_grad_t<W>;
+  const Index N = x.shape[0], V = weight.shape[0];
+  if (!dx && !dweight) return;
+  if (N == 0) {  // a sum of nothing
+    if (dweight) matmul<L, T, G>(cuda{}, In<L, cuda>{nullptr, {V, 0}, {1, V}}, x, dweight);
+    return;
+  }
+  const Chunks chunks(N, V, sizeof(L));
+  const gpu::Scratch<L> logits(chunks.rows * chunks.ld);
+  for (Index n0 = 0; n0 < N; n0 += chunks.rows) {
+    const Index R = std::min(chunks.rows, N - n0);
+    const In<T, cuda> x_part = row_range(x, n0, n0 + R);
+    matmul<T, W, L>(cuda{}, x_part, transposed(weight), Out<L, cuda>{logits.data(), {R, V}, {chunks.ld, 1}, 0});
+    dlogits_kernel<L><<<static_cast<unsigned>(R), threads_of(V), 0, gpu::stream()>>>(logits.data(), chunks.ld, V, labels.data + n0, ignore,
+                                                                                     lse_N.data + n0, dsum.data);
+    gpu::check_launch("linear_cross_entropy");
+    const In<L, cuda> dlogits{logits.data(), {R, V}, {chunks.ld, 1}};
+    if (dx) matmul<L, W, T>(cuda{}, dlogits, weight, row_range(dx, n0, n0 + R));
+    if (dweight) {
+      Out<G, cuda> to = dweight;
+      to.beta = n0 > 0 ? 1 : dweight.beta;
+      matmul<L, T, G>(cuda{}, transposed(dlogits), x_part, to);
+    }
+  }
+}
+
+}  // namespace weft::inline WEFT_ABI::kernels

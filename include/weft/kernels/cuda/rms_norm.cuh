@@ -1,0 +1,20 @@
+// Root mean square normalisation over the last axis, and its gradient: norm.cuh without a mean. Zhang and Sennrich 2019.
+#pragma once
+
+#include "weft/kernels/cuda/norm.cuh"
+#include "weft/kernels/cuda/rms_norm.hpp"
+
+namespace weft::inline WEFT_ABI::kernels {
+
+template <class T, class W>
+void rms_norm_forward(cuda, In<T, cuda> x, In<W, cuda> weight, double eps, Out<T, cuda> y, Out<stat_t<T>, cuda> rstd_N) {
+  gpu::norm_forward<false, T, W>(x, weight, In<W, cuda>{}, eps, y, nullptr, rstd_N.data);
+}
+
+template <class T, class W>
+void rms_norm_backward(cuda, In<T, cuda> dy, In<T, cuda> x, In<W, cuda> weight, In<stat_t<T>, cuda> rstd_N, Out<T, cuda> dx,
+                       Out<param_grad_t<W>, cuda> dweight) {
+  gpu::norm_backward<false, T, W>(dy, x, weight, nullptr, rstd_N.data, dx, dweight, Out<param_grad_t<W>, cuda>{});
+}
+
+}  // namespace weft::inline WEFT_ABI::kernels

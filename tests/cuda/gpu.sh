@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# All that needs a GPU, on one: the tests, the sanitizer, the benchmarks and PyTorch's figures beside them, from a build with
+# -DWEFT_CUDA=ON -DWEFT_BUILD_TESTS=ON -DWEFT_BUILD_BENCHMARKS=ON, which may have been made elsewhere. Nothing is compiled here.
+# Usage: gpu.sh BUILD [PART...]    (tests sanitizer bench torch; default: all)
+set -uo pipefail
+build=${1:?expected the folder of the build}
+shift
+parts=${*:-tests sanitizer bench torch}
+root=$(cd "$(dirname "$0")/../.." && pwd)
+failed=0
+for part in $parts; do
+  echo "== $part"
+  case $part in
+    tests)
+      for test in "$build"/tests/test_cuda_*; do
+        echo "-- $(basename "$test")"
+        OMP_WAIT_POLICY=passive "$test" || failed=1
+      done ;;
+    sanitizer)
+      for tool in memcheck racecheck; do
+        for test in elementwise rows products attention indices experts reductions; do
+          compute-sanitizer --tool $tool --error-exitcode 9 "$build/tests/test_cuda_ops" "$test - float" "$test - bf16" > /tmp/weft_sanitizer 2>&1 && echo "$tool, $test: clean" || { failed=1; echo "$tool, $test:"; grep -v "^  *\(Host\|Saved host\)" /tmp/weft_sanitizer | head -n 30; }
+        done
+      done ;;
+    bench) "$build/benchmarks/bench_cuda" || failed=1 ;;
+    torch) python3 "$root/benchmarks/peers/gpu_torch.py" || failed=1 ;;
+    *) echo "expected tests, sanitizer, bench or torch, got $part"; exit 2 ;;
+  esac
+done
+exit $failed

@@ -1,0 +1,116 @@
+// Models on the GPU: the losses of the CPU within roundings, the same bits each time, and checkpoints that travel.
+#include <filesystem>
+
+#include "support.hpp"
+
+#include "../nn/support.hpp"
+#include "weft/io.hpp"
+#include "weft/nn.hpp"
+#include "weft/optim.hpp"
+#include "weft/tape/checkpoint.hpp"
+
+using namespace weft;
+
+namespace {
+
+nn::TransformerConfig config_of(test::Arch arch) {
+  nn::TransformerConfig c = test::tiny(arch, {.vocab = 17, .width = 64, .layers = 2, .heads = 4, .context = 24});
+  c.dropout = 0.1;
+  return c;
+}
+
+template <class T, class D>
+std::vector<double> train(const nn::TransformerConfig& config, Index steps, std::vector<T>* weights = nullptr) {
+  const nn::Transformer<T, T, D> model(config, 1);
+  optim::AdamW<D> adamw(model, {.beta2 = 0.99});
+  std::vector<double> losses;
+  for (Index step = 0; step < steps; ++step) {
+    Tape tape(Key{7, step, 0, 1});
+    const auto loss = model.loss(to<D>(test::rule_tokens(4, 24, 3 * step)), to<D>(test::rule_tokens(4, 24, 3 * step + 1)));
+    tape.backward(loss);
+    losses.push_back(loss.value());
+    adamw.step({.lr = 3e-3, .clip = 1});
+  }
+  if (weights != nullptr) *weights = test::weights(model);
+  return losses;
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("200 steps stay within an envelope of the CPU's losses", "", float, bf16) {
+  using T = TestType;
+  for (const test::Arch arch : test::all_archs) {
+    INFO(test::name(arch) << " of " << dtype_name<T>);
+    const Index steps = 200;
+    const std::vector<double> host = train<T, cpu>(config_of(arch), steps), device = train<T, cuda>(config_of(arch), steps);
+    // The first steps differ by roundings; what they grow to later depends on the data, so only the level is compared.
+    const double first = std::is_same_v<T, float> ? 1e-4 : 3e-2;
+    for (std::size_t i = 0; i < 5; ++i) CHECK(std::abs(device[i] - host[i]) <= first * host[i]);
+    double host_end = 0, device_end = 0;
+    for (std::size_t i = host.size() - 20; i < host.size(); ++i) host_end += host[i] / 20, device_end += device[i] / 20;
+    CHECK(host_end < 0.6 * host[0]);
+    CHECK(device_end < 1.25 * host_end + 0.05);
+    CHECK(device_end > 0.75 * host_end - 0.05);
+  }
+}
+
+TEST_CASE("50 runs have the same bits") {
+  for (const test::Arch arch : test::all_archs) {
+    INFO(test::name(arch));
+    std::vector<bf16> expected;
+    const std::vector<double> losses = train<bf16, cuda>(config_of(arch), 5, &expected);
+    for (int run = 1; run < 50; ++run) {
+      std::vector<bf16> weights;
+      REQUIRE(train<bf16, cuda>(config_of(arch), 5, &weights) == losses);
+      REQUIRE(std::equal(weights.begin(), weights.end(), expected.begin(), [](bf16 a, bf16 b) { return a.bits == b.bits; }));
+    }
+  }
+}
+
+TEST_CASE("recompute changes no bit") {
+  nn::TransformerConfig config = config_of(test::Arch::llama);
+  const std::vector<double> expected = train<bf16, cuda>(config, 10);
+  config.recompute = true;
+  CHECK(train<bf16, cuda>(config, 10) == expected);
+}
+
+TEST_CASE("weights and checkpoints travel between devices") {
+  const auto folder = std::filesystem::temp_directory_path() / ("weft_cuda_" + std::to_string(::getpid()));
+  std::filesystem::create_directories(folder);
+  const nn::TransformerConfig config = config_of(test::Arch::gpt2);
+  const nn::Transformer<float, float, cuda> model(config, 3);
+  optim::AdamW<cuda> adamw(model);
+  {
+    Tape tape(Key{7, 0, 0, 1});
+    tape.backward(model.loss(to<cuda>(test::rule_tokens(2, 24, 0)), to<cuda>(test::rule_tokens(2, 24, 1))));
+    adamw.step({.lr = 1e-3});
+  }
+  const std::string saved = io::save_checkpoint(folder.string(), 1, model, adamw, {});
+  const nn::Transformer<float, float, cpu> host(config);
+  optim::AdamW<cpu> host_adamw(host);
+  io::load_checkpoint(io::newest_whole(folder.string()), host, host_adamw);
+  CHECK(host_adamw.steps() == 1);
+  CHECK(test::weights(host) == test::weights(model));
+  io::save(host, (folder / "model.safetensors").string());
+  const nn::Transformer<float, float, cuda> again(config);
+  io::load(again, (folder / "model.safetensors").string());
+  CHECK(test::weights(again) == test::weights(model));
+  const std::vector<std::int64_t> text = nn::generate(again, {1, 2, 3}, 8, {.temperature = 0}), host_text = nn::generate(host, {1, 2, 3}, 8, {.temperature = 0});
+  CHECK(text == host_text);
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("a loss that is not finite is found on the GPU, and nothing is changed") {
+  const nn::Transformer<float, float, cuda> model(config_of(test::Arch::llama), 1);
+  model.norm.weight.set({3}, std::nanf(""));
+  optim::AdamW<cuda> adamw(model);
+  const auto before = test::weights(model);
+  Tape tape(Key{7, 0, 0, 1});
+  const auto tokens = to<cuda>(test::rule_tokens(2, 24, 0));
+  tape.backward(model.loss(tokens, tokens));
+  CHECK_FALSE(adamw.step({.lr = 1e-3}).finite());
+  const auto after = test::weights(model);
+  for (std::size_t i = 0; i < after.size(); ++i) REQUIRE((after[i] == before[i] || after[i] != after[i]));
+  Tape checked(Key{7, 0, 0, 1}, {.check = true});
+  CHECK_THROWS_WITH(model.loss(tokens, tokens), Catch::Contains("rms_norm"));
+}
