@@ -1,5 +1,5 @@
 // The GPU: kernels that move memory against the copy bandwidth, attention and GEMM in TFLOP/s, and steps of whole models in tokens a
-// second. benchmarks/peers/gpu_torch.py does the same models in PyTorch. Usage: bench_cuda [PART...]   (memory gemm attention 124m 774m 1.5b)
+// second. benchmarks/peers/gpu_torch.py does the same models in PyTorch. Usage: bench_cuda [PART...]   (memory gemm attention layer 124m 1.5b)
 #include <chrono>
 #include <cstdio>
 #include <functional>
@@ -90,6 +90,57 @@ void attention_speed() {
     }
 }
 
+/// What a step of GPT-2 124M, 64 x 1024, is made of: one layer's kernels, and the head.
+void layer() {
+  const Index B = 64, T = 1024, N = B * T, C = 768, F = 3072, H = 12, V = 50304;
+  double total = 0;
+  const auto part = [&](const char* name, double times, const std::function<void()>& f) {
+    const double s = seconds(f);
+    total += times * s;
+    std::printf("  %-44s %8.1f us x %2.0f = %6.2f ms\n", name, s * 1e6, times, times * s * 1e3);
+  };
+  const auto x = randn<bf16, cuda>({N, C}, 1), dy = randn<bf16, cuda>({N, C}, 2), w = randn<bf16, cuda>({C}, 3), y = like(x), dx = zeros<bf16, cuda>({N, C});
+  const auto h = randn<bf16, cuda>({N, F}, 4), dh = like(h), qkv = randn<bf16, cuda>({N, 3 * C}, 5), dqkv = like(qkv);
+  const Tensor<float, cuda> rstd({N}), mean({N}), dw({C}), db({C}), sums({F});
+  const Out<bf16, cuda> added{dx.data(), dx.shape(), dx.strides(), 1};
+  part("layer_norm, forward (2, again 2)", 48, [&] { kernels::layer_norm_forward<bf16, bf16>(cuda{}, x, w, w, 1e-5, y, mean, rstd); });
+  part("layer_norm, backward, added", 24, [&] { kernels::layer_norm_backward<bf16, bf16>(cuda{}, dy, x, w, mean, rstd, added, dw, db); });
+  part("residual", 24, [&] { kernels::map<kernels::Add, bf16, bf16, bf16>(cuda{}, {}, y, x, dy); });
+  part("gelu, forward (1, again 1)", 24, [&] { kernels::map<kernels::GeluTanh, bf16, bf16>(cuda{}, {}, dh, h); });
+  part("gelu, backward", 12, [&] { kernels::map<kernels::GeluTanhGrad, bf16, bf16, bf16>(cuda{}, {}, dh, h, h); });
+  const auto column_sums = [&](const Tensor<bf16, cuda>& of) {
+    const Index width = of.size(1);
+    kernels::map_sum<kernels::Copy, float, bf16>(cuda{}, {}, Out<float, cuda>{sums.data(), {1, width}, {0, 1}, 1}, of);
+  };
+  part("bias gradients of width 768", 24, [&] { column_sums(dy); });
+  part("bias gradient of width 2304", 12, [&] { column_sums(dqkv); });
+  part("bias gradient of width 3072", 12, [&] { column_sums(dh); });
+  const auto products = [&](const char* name, Index in, Index out, const Tensor<bf16, cuda>& from, const Tensor<bf16, cuda>& to) {
+    const auto weight = randn<bf16, cuda>({out, in}, 6), bias = randn<bf16, cuda>({out}, 7);
+    const Tensor<float, cuda> dweight({out, in});
+    const double work = 2 * static_cast<double>(N * in) * static_cast<double>(out), before = total;
+    part(name, 12, [&] { kernels::matmul<bf16, bf16, bf16>(cuda{}, from, transpose(weight), to, bias); });
+    part("    by x", 12, [&] { kernels::matmul<bf16, bf16, bf16>(cuda{}, to, weight, from); });
+    part("    by weight", 12, [&] { kernels::matmul<bf16, bf16, float>(cuda{}, transpose(to), from, dweight); });
+    std::printf("      %.0f TFLOP/s\n", 36 * work / (total - before) * 1e-12);
+  };
+  products("qkv, forward", C, 3 * C, x, dqkv);
+  products("output, forward", C, C, x, y);
+  products("up, forward", C, F, x, dh);
+  products("down, forward", F, C, h, y);
+  const auto heads = reshape(qkv, {B, T, 3 * H, C / H}), dheads = reshape(dqkv, {B, T, 3 * H, C / H});
+  const auto q = slice(heads, 2, 0, H), k = slice(heads, 2, H, 2 * H), v = slice(heads, 2, 2 * H, 3 * H);
+  const auto o = reshape(x, {B, T, H, C / H});
+  const Tensor<float, cuda> lse({B, H, T});
+  part("attention, forward", 12, [&] { kernels::attention_forward<bf16>(cuda{}, q, k, v, o, lse, {}); });
+  part("attention, backward", 12, [&] { kernels::attention_backward<bf16>(cuda{}, reshape(dy, o.shape()), q, k, v, o, lse, slice(dheads, 2, 0, H), slice(dheads, 2, H, 2 * H), slice(dheads, 2, 2 * H, 3 * H), {}); });
+  const auto table = randn<bf16, cuda>({V, C}, 8);
+  const Tensor<float, cuda> dtable({V, C}), sum(Shape{});
+  const auto labels = zeros<std::int64_t, cuda>({N});
+  part("head: loss and gradients", 1, [&] { kernels::linear_cross_entropy<bf16, bf16>(cuda{}, x, table, labels, -100, 1.0 / static_cast<double>(N), sum, y, dtable); });
+  std::printf("  sum %.1f ms\n", total * 1e3);
+}
+
 void model(const char* name, const nn::TransformerConfig& config, Index B, int steps) {
   const nn::Transformer<bf16, bf16, cuda> m(config, 1);
   optim::AdamW<cuda> adamw(m, {.beta2 = 0.95});
@@ -139,6 +190,7 @@ int main(int argc, char** argv) try {
   const auto gpt2 = [](Index width, Index layers, Index heads) {
     return nn::TransformerConfig::gpt2({.vocab = 50304, .width = width, .layers = layers, .heads = heads, .context = 1024});
   };
+  if (parts.contains("layer")) layer();
   if (wanted("124m")) model("GPT-2 124M", gpt2(768, 12, 12), 64, 12);
   gpu::release_cached();
   if (wanted("1.5b")) model("GPT-2 1.5B", gpt2(1600, 48, 25), 16, 6);
