@@ -103,10 +103,10 @@ void layer() {
   const auto h = randn<bf16, cuda>({N, F}, 4), dh = like(h), qkv = randn<bf16, cuda>({N, 3 * C}, 5), dqkv = like(qkv);
   const Tensor<float, cuda> rstd({N}), mean({N}), dw({C}), db({C}), sums({F});
   const Out<bf16, cuda> added{dx.data(), dx.shape(), dx.strides(), 1};
-  part("layer_norm, forward (2, again 2)", 48, [&] { kernels::layer_norm_forward<bf16, bf16>(cuda{}, x, w, w, 1e-5, y, mean, rstd); });
+  part("layer_norm, forward", 24, [&] { kernels::layer_norm_forward<bf16, bf16>(cuda{}, x, w, w, 1e-5, y, mean, rstd); });
   part("layer_norm, backward, added", 24, [&] { kernels::layer_norm_backward<bf16, bf16>(cuda{}, dy, x, w, mean, rstd, added, dw, db); });
   part("residual", 24, [&] { kernels::map<kernels::Add, bf16, bf16, bf16>(cuda{}, {}, y, x, dy); });
-  part("gelu, forward (1, again 1)", 24, [&] { kernels::map<kernels::GeluTanh, bf16, bf16>(cuda{}, {}, dh, h); });
+  part("gelu, forward", 12, [&] { kernels::map<kernels::GeluTanh, bf16, bf16>(cuda{}, {}, dh, h); });
   part("gelu, backward", 12, [&] { kernels::map<kernels::GeluTanhGrad, bf16, bf16, bf16>(cuda{}, {}, dh, h, h); });
   const auto column_sums = [&](const Tensor<bf16, cuda>& of) {
     const Index width = of.size(1);

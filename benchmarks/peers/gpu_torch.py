@@ -1,5 +1,5 @@
 """GPT-2 on one GPU in PyTorch: the sizes of benchmarks/cuda.cpp, bf16 autocast, fused AdamW, clipping, SDPA (cuDNN's where it is faster),
-eager and compiled. Usage: gpu_torch.py [124m] [1.5b]"""
+eager and compiled. Usage: gpu_torch.py [124m] [1.5b] [eager] [compiled]"""
 import sys
 import time
 
@@ -73,8 +73,10 @@ def measure(name, C, L, H, B, T, steps, compiled, backend):
 
 
 if __name__ == "__main__":
-    parts = sys.argv[1:] or ["124m", "1.5b"]
+    parts = sys.argv[1:] or ["124m", "1.5b", "eager", "compiled"]
     for compiled, backend in [(False, "FLASH_ATTENTION"), (False, "CUDNN_ATTENTION"), (True, "CUDNN_ATTENTION"), (True, "FLASH_ATTENTION")]:
+        if ("compiled" if compiled else "eager") not in parts:
+            continue
         try:
             if "124m" in parts:
                 measure("GPT-2 124M", 768, 12, 12, 64, 1024, 10, compiled, backend)

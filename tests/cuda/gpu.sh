@@ -19,7 +19,10 @@ for part in $parts; do
     sanitizer)
       for tool in memcheck racecheck; do
         for test in elementwise rows products attention indices experts reductions; do
-          compute-sanitizer --tool $tool --error-exitcode 9 "$build/tests/test_cuda_ops" "$test - float" "$test - bf16" > /tmp/weft_sanitizer 2>&1 && echo "$tool, $test: clean" || { failed=1; echo "$tool, $test:"; grep -v "^  *\(Host\|Saved host\)" /tmp/weft_sanitizer | head -n 30; }
+          log=$(mktemp)
+          if compute-sanitizer --tool $tool --error-exitcode 9 "$build"/tests/test_cuda_ops "$test - float,$test - bf16" > "$log" 2>&1; then echo "$tool, $test: clean"
+          else failed=1; echo "$tool, $test:"; grep -v "^  *\(Host\|Saved host\)" "$log" | head -n 30; fi
+          rm -f "$log"
         done
       done ;;
     bench) "$build/benchmarks/bench_cuda" || failed=1 ;;

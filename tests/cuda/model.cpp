@@ -95,6 +95,8 @@ TEST_CASE("weights and checkpoints travel between devices") {
   const nn::Transformer<float, float, cuda> again(config);
   io::load(again, (folder / "model.safetensors").string());
   CHECK(test::weights(again) == test::weights(model));
+  CHECK(test::weights(to<cuda>(host)) == test::weights(model));
+  CHECK(test::weights(to<cpu>(again)) == test::weights(model));
   const std::vector<std::int64_t> text = nn::generate(again, {1, 2, 3}, 8, {.temperature = 0}), host_text = nn::generate(host, {1, 2, 3}, 8, {.temperature = 0});
   CHECK(text == host_text);
   std::filesystem::remove_all(folder);

@@ -59,7 +59,7 @@ inline void expect_close(const Values& got, const Values& expected, double toler
     }
     INFO((i == 0 ? std::string("output") : "gradient " + std::to_string(i - 1)) << ", element " << at << " of " << got[i].size());
     if (worst > 0) INFO("got " << got[i][at] << ", expected " << expected[i][at]);
-    CHECK(worst <= tolerance * std::max(scale, 1e-30));
+    CHECK(worst <= tolerance * std::max(scale, 0.1));  // what cancels is a difference of numbers of about 1
   }
 }
 

@@ -86,6 +86,7 @@ struct Slot : Counted {
   Index pending = 0;         ///< writes that are recorded and have not run
   bool inside = false;       ///< true iff a checkpoint's first pass made it
   Sink* sink = nullptr;
+  bool claimed = false;      ///< an op has made a gradient ahead of the backward, in the place that the sink gave
   const std::string* name = nullptr;  ///< a parameter's path
   GradientHook* hooks = nullptr;  ///< owned
   std::unique_ptr<Recipe> recipe; ///< of the tensor, until its op's backward has run

@@ -108,7 +108,7 @@ struct Sigmoid { WEFT_SCALAR S operator()(S x) const { return math::sigmoid(x); 
 struct Erf { WEFT_SCALAR S operator()(S x) const { return math::erf(x); } };
 struct Relu { WEFT_SCALAR S operator()(S x) const { return x < 0 ? S(0) : x; } };
 /// x sigmoid(x). Elfwing et al. 2017.
-struct Silu { WEFT_SCALAR S operator()(S x) const { return x / (1 + math::exp(-x)); } };
+struct Silu { WEFT_SCALAR S operator()(S x) const { return math::divide(x, 1 + math::exp(-x)); } };
 /// x Phi(x) with Phi(x) = (1 + erf(x / sqrt 2)) / 2. Hendrycks and Gimpel 2016.
 struct Gelu {
   WEFT_SCALAR S operator()(S x) const {

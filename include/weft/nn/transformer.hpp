@@ -5,6 +5,7 @@
 #include "weft/nn/embedding.hpp"
 #include "weft/ops/create.hpp"
 #include "weft/ops/cross_entropy.hpp"
+#include "weft/ops/to.hpp"
 
 namespace weft::inline WEFT_ABI::nn {
 
@@ -101,5 +102,21 @@ struct Transformer : Module<Transformer<T, W, D>> {
     return out;
   }
 };
+
+/// The model on another device, with the same values: to<cuda>(model).
+template <class To, class T, class W, class From>
+Transformer<T, W, To> to(const Transformer<T, W, From>& model) {
+  Transformer<T, W, To> copy(model.config);
+  std::vector<Parameter<W, From>> parameters;
+  for_each_parameter(model, [&](const std::string&, const auto& p) { parameters.push_back(p); });
+  std::size_t i = 0;
+  for_each_parameter(copy, [&](const std::string&, const Parameter<W, To>& p) {
+    const Parameter<W, From>& from = parameters[i++];
+    if (from.storage()->data == nullptr) return;
+    p.storage()->materialise();
+    kernels::map<kernels::Copy, W, W>(To{}, {}, p, weft::to<To>(from.detach()));
+  });
+  return copy;
+}
 
 }  // namespace weft::inline WEFT_ABI::nn

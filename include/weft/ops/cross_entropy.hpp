@@ -53,7 +53,9 @@ Loss<stat_t<T>, D> cross_entropy(const Tensor<T, D>& logits, const Tensor<std::i
   return {sum, static_cast<double>(count)};
 }
 
-/// cross_entropy(linear(x, weight), labels), in chunks of rows. x (..., C), weight (V, C), labels (...). Throws ShapeError.
+/// cross_entropy(linear(x, weight), labels), in chunks of rows. x (..., C), weight (V, C), labels (...). Where a tape records, the
+/// gradients are made here too, while a chunk's logits are there, for a loss divided by the step's count; backward scales them where it
+/// is another. Throws ShapeError.
 template <class T, class W, class D>
 Loss<stat_t<T>, D> linear_cross_entropy(const Tensor<T, D>& x, const Tensor<W, D>& weight, const Tensor<std::int64_t, D>& labels,
                                         Where where = here()) {
@@ -72,11 +74,22 @@ Loss<stat_t<T>, D> linear_cross_entropy(const Tensor<T, D>& x, const Tensor<W, D
   const Tensor<W, D> w_VC = contiguous(weight, false, where);
   const Tensor<std::int64_t, D> labels_N = reshape(contiguous(labels, false, where), {N}, where);
   Tensor<stat_t<T>, D> sum(Shape{});
-  const Tensor<stat_t<T>, D> lse_N({N});
-  kernels::linear_cross_entropy_forward<T, W>(D{}, x_NC, w_VC, labels_N, ignore_label, lse_N, sum);
-  sum = op.record(sum, [x = op.save(x_NC), weight = op.save(w_VC), labels = op.save(labels_N), lse = op.save(lse_N),
-                        dx = op.grad_of(x_NC), dweight = op.grad_of_parameter(w_VC)](const Tensor<stat_t<T>, D>& dsum) {
-    kernels::linear_cross_entropy_backward<T, W>(D{}, dsum, x, weight, labels, ignore_label, lse, dx, dweight);
+  auto dx = op.grad_of(x_NC);
+  auto dweight = op.grad_of_parameter(w_VC);
+  const Tensor<T, D> dx_NC = dx ? like(x_NC) : Tensor<T, D>();
+  const Tensor<param_grad_t<W>, D> dw_VC = dweight.early();
+  const double counts = op.tape() != nullptr && op.tape()->key().counts[0] > 0 ? op.tape()->key().counts[0] : std::max<double>(static_cast<double>(count), 1);
+  const double scale = static_cast<stat_t<T>>(1 / counts);
+  kernels::linear_cross_entropy<T, W>(D{}, x_NC, w_VC, labels_N, ignore_label, scale, sum, dx_NC, dw_VC);
+  sum = op.record(sum, [scale, dx_NC, dw_VC, dx = std::move(dx), dweight = std::move(dweight)](const Tensor<stat_t<T>, D>& dsum) {
+    if (dx) {
+      kernels::rescale<T>(D{}, dx_NC, dsum, scale);
+      dx.take(dx_NC);
+    }
+    if (dweight) {
+      kernels::rescale<param_grad_t<W>>(D{}, dw_VC, dsum, scale);
+      dweight.give(dw_VC);
+    }
   });
   return {sum, static_cast<double>(count)};
 }

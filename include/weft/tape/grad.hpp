@@ -43,7 +43,7 @@ int begin_write(Slot& slot) {
   if (!root.buffer) {
     const std::size_t bytes = static_cast<std::size_t>(n) * sizeof(T);
     if (root.sink != nullptr) tape_state().note(root.sink);
-    if (root.sink != nullptr) root.buffer = root.sink->place(root, bytes);
+    if (root.sink != nullptr && !root.claimed) root.buffer = root.sink->place(root, bytes);
     if (!root.buffer) root.buffer = new_storage<D>(bytes);
     if (slot.covers) return 0;
     if (slot.parts) {
@@ -81,15 +81,18 @@ class Grad {
   /// `apart`: another gradient of the same kernel call may share elements, so this one is taken elsewhere and added afterwards.
   explicit Grad(Ref<Slot> slot, bool apart = false) : slot_(std::move(slot)), apart_(apart) { if (slot_) ++slot_->base().pending; }
   Grad(const Grad& other) : Grad(other.slot_, other.apart_) {}
-  Grad(Grad&& other) noexcept : slot_(std::move(other.slot_)), narrow_(std::move(other.narrow_)), apart_(other.apart_) {}
+  Grad(Grad&& other) noexcept
+      : slot_(std::move(other.slot_)), narrow_(std::move(other.narrow_)), apart_(other.apart_), claims_(std::exchange(other.claims_, false)) {}
   Grad& operator=(Grad other) noexcept {
     std::swap(slot_, other.slot_);
     std::swap(narrow_, other.narrow_);
     std::swap(apart_, other.apart_);
+    std::swap(claims_, other.claims_);
     return *this;
   }
   ~Grad() {
     if (!slot_) return;
+    if (claims_) slot_->claimed = false;
     if (narrow_.defined()) flush();
     Slot& root = slot_->base();
     if (--root.pending > 0 || root.sink == nullptr || !tape_state().in_backward) return;
@@ -121,6 +124,29 @@ class Grad {
       kernels::map<kernels::Copy, T, T>(D{}, {}, *this, dy);
   }
 
+  /// Memory for a whole gradient that an op makes ahead of the backward: a parameter's own place, where nothing is there yet. give()
+  /// hands it over. Undefined where nobody wants it.
+  Tensor<T, D> early() {
+    if (!slot_) return {};
+    Slot& s = *slot_;
+    if (apart_ || s.root || !s.leaf || s.buffer || s.claimed || s.dtype != dtype_of<T> || !is_contiguous(s.shape, s.strides)) return Tensor<T, D>(s.shape);
+    Ref<Storage> place;
+    const std::size_t bytes = static_cast<std::size_t>(numel(s.shape)) * sizeof(T);
+    if (s.sink != nullptr) place = s.sink->place(s, bytes);
+    if (!place) place = new_storage<D>(bytes);
+    s.claimed = claims_ = true;
+    return {std::move(place), 0, s.shape, s.strides};
+  }
+  /// Adds what early() gave, filled, in the backward.
+  void give(const Tensor<T, D>& made) const {
+    if (!slot_) return;
+    const bool claimed = std::exchange(claims_, false);
+    if (claimed) slot_->claimed = false;
+    if (!claimed || slot_->buffer) return kernels::map<kernels::Copy, T, T>(D{}, {}, *this, made);
+    if (slot_->sink != nullptr) tape_state().note(slot_->sink);
+    slot_->buffer = made.storage();
+  }
+
  private:
   void flush() {
     if (slot_->dtype == dtype_of<T>) add_narrow<T>();
@@ -137,6 +163,7 @@ class Grad {
   Ref<Slot> slot_;
   mutable Tensor<T, D> narrow_;  ///< a gradient that came apart, or in another type than the slot keeps
   bool apart_ = false;
+  mutable bool claims_ = false;  ///< the slot's place is taken by early()
 };
 
 /// A tensor that backward will read: kept, or made again where its slot has a recipe. Reading throws TapeError where what is kept was

@@ -56,10 +56,11 @@ class Op {
     record_outputs([f = std::move(backward)](const Tensor<T, D>& dy) { if (dy.defined()) f(dy); }, y);
     return y;
   }
-  /// Says that y, which record returned, is cheap to make again: make(y, saved...) fills it. Returns y.
+  /// Says that y, which record returned, is cheap to make again: make(y, saved...) fills it. Returns y. On the GPU it is kept all the
+  /// same: memory is what a CPU's step is short of, and time a GPU's (there recompute is the choice for what does not fit).
   template <class T, class D, class F, class... S>
   Tensor<T, D> cheap(Tensor<T, D> y, F make, S... saved) const {
-    if (tape_ == nullptr || !y.slot() || tape_state().collected != nullptr) return y;
+    if (!std::is_same_v<D, cpu> || tape_ == nullptr || !y.slot() || tape_state().collected != nullptr) return y;
     struct Again final : Recipe {
       F fill;
       std::tuple<S...> inputs;

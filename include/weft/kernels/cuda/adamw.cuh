@@ -11,7 +11,10 @@ namespace weft::inline WEFT_ABI::kernels {
 
 namespace gpu {
 
-template <class S> struct AdamWFactors { S decay, one_minus_beta1, beta2, one_minus_beta2, step, root_bias2, eps; };
+template <class S>
+struct AdamWFactors {
+  S decay, one_minus_beta1, beta2, one_minus_beta2, step, root_bias2, eps;
+};
 
 template <class W, class G, int V>
 __device__ inline void adamw_elements(Index i, const AdamWFactors<stat_t<W>>& k, stat_t<W> scale, W* param, stat_t<W>* master,
@@ -100,7 +103,8 @@ void adamw_step(cuda, Out<W, cuda> param, Out<stat_t<W>, cuda> master, In<G, cud
   gpu::check_launch("adamw");
 }
 
-template <class G> void squared_norm(cuda, In<G, cuda> grad, Out<double, cuda> pieces) {
+template <class G>
+void squared_norm(cuda, In<G, cuda> grad, Out<double, cuda> pieces) {
   const Index n = grad.numel(), count = (n + norm_piece - 1) / norm_piece;
   if (n == 0) return;
   gpu::squared_norm_kernel<G>

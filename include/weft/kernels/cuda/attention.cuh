@@ -1,5 +1,5 @@
 // Attention on the GPU: which kernels serve a call. bf16 in aligned heads of 32, 64, 96 or 128 elements goes to the tensor cores, all else
-// to plain arithmetic in stat_t; the choice depends on the call's shape, strides and alignment alone.
+// to plain arithmetic in stat_t; the choice depends on the device and the call's shape, strides and alignment alone.
 #pragma once
 
 #include "weft/kernels/cuda/attention.hpp"
@@ -11,15 +11,15 @@ namespace weft::inline WEFT_ABI::kernels {
 
 namespace gpu::attention {
 
-/// True iff this device runs warpgroups' kernels and this build has them.
+/// True iff this device runs the kernels of warpgroups and this build has them; WEFT_ATTENTION_NO_WGMMA leaves all to mma.sync.
 inline bool has_wgmma() {
 #if defined(WEFT_ATTENTION_NO_WGMMA)
   return false;
 #else
   static const bool has = [] {
     cudaFuncAttributes attributes;
-    check(cudaFuncGetAttributes(&attributes, tensor_forward<Wgmma<64> >), "attention");
-    return attributes.maxThreadsPerBlock >= TensorForward<Wgmma<64> >::threads;
+    check(cudaFuncGetAttributes(&attributes, tensor_forward<Wgmma<64>>), "attention");
+    return attributes.maxThreadsPerBlock >= TensorForward<Wgmma<64>>::threads;
   }();
   return has;
 #endif

@@ -7,7 +7,8 @@
 namespace weft::inline WEFT_ABI::kernels::gpu {
 
 /// True iff element (p, a) comes before (q, b); no element has index -1.
-template <class S> __device__ inline bool comes_before(S p, Index a, S q, Index b) {
+template <class S>
+__device__ inline bool comes_before(S p, Index a, S q, Index b) {
   if (a < 0 || b < 0) return b < 0 && a >= 0;
   const bool p_nan = p != p, q_nan = q != q;
   if (p_nan != q_nan) return p_nan;

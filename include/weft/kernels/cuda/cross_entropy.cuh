@@ -53,7 +53,8 @@ __global__ void __launch_bounds__(512) cross_entropy_kernel(const __grid_constan
 }
 
 /// One block: thread t sums the losses t, t + 1024, ..., the threads' sums are added in a tree.
-template <class S> __global__ void __launch_bounds__(1024) sum_losses_kernel(const double* losses, Index N, S* sum, int beta) {
+template <class S>
+__global__ void __launch_bounds__(1024) sum_losses_kernel(const double* losses, Index N, S* sum, int beta) {
   __shared__ double shared[32];
   double mine = 0;
 #pragma unroll 4

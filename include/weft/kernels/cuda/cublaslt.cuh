@@ -134,7 +134,8 @@ class Lt {
       if (p.batch <= 1) return;
       const auto count = static_cast<std::int32_t>(p.batch);
       check(cublasLtMatrixLayoutSetAttribute(&to, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count), "batch");
-      check(cublasLtMatrixLayoutSetAttribute(&to, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &batch_stride, sizeof batch_stride), "batch");
+      check(cublasLtMatrixLayoutSetAttribute(&to, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &batch_stride, sizeof batch_stride),
+            "batch");
     };
     layout(plan.left, p.operands, p.b_columns, p.K, p.N, p.b_ld, p.b_batch);
     layout(plan.right, p.operands, p.a_columns, p.M, p.K, p.a_ld, p.a_batch);

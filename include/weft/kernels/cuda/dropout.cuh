@@ -41,7 +41,8 @@ __global__ void __launch_bounds__(256)
 
 }  // namespace gpu
 
-template <class T> void dropout_forward(cuda, In<T, cuda> x, double rate, RandomKey key, Out<T, cuda> y) {
+template <class T>
+void dropout_forward(cuda, In<T, cuda> x, double rate, RandomKey key, Out<T, cuda> y) {
   using S = stat_t<T>;
   if (!y || y.numel() == 0) return;
   assert(rate >= 0 && rate <= 1);
@@ -62,7 +63,8 @@ template <class T> void dropout_forward(cuda, In<T, cuda> x, double rate, Random
   gpu::check_launch("dropout");
 }
 
-template <class T> void dropout_backward(cuda, In<T, cuda> dy, double rate, RandomKey key, Out<T, cuda> dx) {
+template <class T>
+void dropout_backward(cuda, In<T, cuda> dy, double rate, RandomKey key, Out<T, cuda> dx) {
   dropout_forward<T>(cuda{}, dy, rate, key, dx);
 }
 

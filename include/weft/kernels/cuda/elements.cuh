@@ -14,15 +14,32 @@
 namespace weft::inline WEFT_ABI::kernels::gpu {
 
 /// The words that are read and written in one access.
-template <int bytes> struct WordOf;
-template <> struct WordOf<1> { using type = std::uint8_t; };
-template <> struct WordOf<2> { using type = std::uint16_t; };
-template <> struct WordOf<4> { using type = std::uint32_t; };
-template <> struct WordOf<8> { using type = uint2; };
-template <> struct WordOf<16> { using type = uint4; };
+template <int bytes>
+struct WordOf;
+template <>
+struct WordOf<1> {
+  using type = std::uint8_t;
+};
+template <>
+struct WordOf<2> {
+  using type = std::uint16_t;
+};
+template <>
+struct WordOf<4> {
+  using type = std::uint32_t;
+};
+template <>
+struct WordOf<8> {
+  using type = uint2;
+};
+template <>
+struct WordOf<16> {
+  using type = uint4;
+};
 
 /// V neighbours, at most 16 bytes.
-template <class T, int V> struct alignas(sizeof(T) * V) Pack {
+template <class T, int V>
+struct alignas(sizeof(T) * V) Pack {
   T at[V];
   using Word = typename WordOf<static_cast<int>(sizeof(T)) * V>::type;
 
@@ -48,13 +65,16 @@ template <class T, int V> struct alignas(sizeof(T) * V) Pack {
 };
 
 /// Neighbours of T that make 16 bytes.
-template <class T> inline constexpr int pack_of = 16 / static_cast<int>(sizeof(T));
+template <class T>
+inline constexpr int pack_of = 16 / static_cast<int>(sizeof(T));
 
 /// Elements of T in one access where V are wanted.
-template <class T, int V> inline constexpr int access_of = V < pack_of<T> ? V : pack_of<T>;
+template <class T, int V>
+inline constexpr int access_of = V < pack_of<T> ? V : pack_of<T>;
 
 /// True iff V elements at `data` can be read as packs.
-template <int V, class T> inline bool is_aligned(const T* data) {
+template <int V, class T>
+inline bool is_aligned(const T* data) {
   return reinterpret_cast<std::uintptr_t>(data) % (sizeof(T) * access_of<std::remove_const_t<T>, V>) == 0;
 }
 
@@ -78,7 +98,8 @@ __device__ inline std::uint32_t bf16_pair(float first, float second) {
 #endif
 }
 
-template <int V, class T> __device__ inline void load(const T* from, stat_t<T> (&to)[V]) {
+template <int V, class T>
+__device__ inline void load(const T* from, stat_t<T> (&to)[V]) {
   constexpr int part = access_of<T, V>;
 #pragma unroll
   for (int i = 0; i < V; i += part) {
@@ -89,7 +110,8 @@ template <int V, class T> __device__ inline void load(const T* from, stat_t<T> (
 }
 
 /// Stores or adds, as beta says, rounding once.
-template <int V, class T> __device__ inline void store(T* to, const stat_t<T> (&value)[V], int beta) {
+template <int V, class T>
+__device__ inline void store(T* to, const stat_t<T> (&value)[V], int beta) {
   constexpr int part = access_of<T, V>;
   stat_t<T> sum[V];
   if (beta) {
@@ -117,7 +139,8 @@ template <int V, class T> __device__ inline void store(T* to, const stat_t<T> (&
 }
 
 /// e^x for results that are stored as T: those of bf16 do not need more than the hardware's 2^x gives.
-template <class T> __device__ inline stat_t<T> exp_for(stat_t<T> x) {
+template <class T>
+__device__ inline stat_t<T> exp_for(stat_t<T> x) {
 #if defined(__CUDA_ARCH__)
   if constexpr (std::is_same_v<T, bf16>) {
     float y;
@@ -129,7 +152,8 @@ template <class T> __device__ inline stat_t<T> exp_for(stat_t<T> x) {
 }
 
 /// 1 / (1 + e^-x), as exp_for.
-template <class T> __device__ inline stat_t<T> sigmoid_for(stat_t<T> x) {
+template <class T>
+__device__ inline stat_t<T> sigmoid_for(stat_t<T> x) {
 #if defined(__CUDA_ARCH__)
   if constexpr (std::is_same_v<T, bf16>) return __fdividef(1.0f, 1.0f + exp_for<T>(-x));
 #endif
@@ -137,19 +161,22 @@ template <class T> __device__ inline stat_t<T> sigmoid_for(stat_t<T> x) {
 }
 
 /// Stands in place of an element whose index lies outside: NaN, or 0 where there is none.
-template <class T> __device__ inline stat_t<T> absent_element() {
+template <class T>
+__device__ inline stat_t<T> absent_element() {
   if constexpr (std::is_floating_point_v<stat_t<T>>) return static_cast<stat_t<T>>(__builtin_nanf(""));
   else return stat_t<T>(0);
 }
 
-template <class S> __device__ inline S shuffle_xor(S value, int step) {
+template <class S>
+__device__ inline S shuffle_xor(S value, int step) {
   if constexpr (sizeof(S) < 4) return static_cast<S>(__shfl_xor_sync(0xffffffffu, static_cast<int>(value), step));
   else if constexpr (std::is_same_v<S, Index>) return static_cast<Index>(__shfl_xor_sync(0xffffffffu, static_cast<long long>(value), step));
   else return __shfl_xor_sync(0xffffffffu, value, step);
 }
 
 /// Nested loops over K operands with the same extents; axis 0 is the outermost, and there is at least one. Strides count elements.
-template <int K> struct Loops {
+template <int K>
+struct Loops {
   int rank = 0;
   Index extent[max_rank] = {};
   Index stride[K][max_rank] = {};

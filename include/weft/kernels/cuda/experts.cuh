@@ -87,7 +87,8 @@ __global__ void __launch_bounds__(256)
 }
 
 /// True iff rows of C elements that lie `stride` apart can be read in packs of V.
-template <int V, class T> bool rows_in_packs(const T* data, Index stride, Index C) {
+template <int V, class T>
+bool rows_in_packs(const T* data, Index stride, Index C) {
   return C % V == 0 && stride % V == 0 && is_aligned<V>(data);
 }
 
@@ -113,7 +114,8 @@ void expert_plan(cuda, In<std::int64_t, cuda> experts, Index E, Out<std::int64_t
   gpu::check_launch("expert_plan");
 }
 
-template <class T> void expert_dispatch_forward(cuda, In<T, cuda> x, In<std::int64_t, cuda> order, Index k, Out<T, cuda> y) {
+template <class T>
+void expert_dispatch_forward(cuda, In<T, cuda> x, In<std::int64_t, cuda> order, Index k, Out<T, cuda> y) {
   constexpr int V = gpu::pack_of<T>;
   const Index N = y.shape[0], C = y.shape[1], sx = x.strides[0], sy = y.strides[0];
   if (N * C == 0) return;
@@ -124,7 +126,8 @@ template <class T> void expert_dispatch_forward(cuda, In<T, cuda> x, In<std::int
   gpu::check_launch("expert_dispatch");
 }
 
-template <class T> void expert_dispatch_backward(cuda, In<T, cuda> dy, In<std::int64_t, cuda> position, Index k, Out<T, cuda> dx) {
+template <class T>
+void expert_dispatch_backward(cuda, In<T, cuda> dy, In<std::int64_t, cuda> position, Index k, Out<T, cuda> dx) {
   if (!dx) return;
   gpu::combine<T>(dy, nullptr, position.data, k, dx, dx.beta);
 }

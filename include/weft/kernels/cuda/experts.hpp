@@ -23,7 +23,7 @@ void expert_combine_forward(cuda, In<T, cuda> x, In<stat_t<T>, cuda> weights, In
 
 /// As on the CPU: kernels/cpu/experts.hpp.
 template <class T>
-void expert_combine_backward(cuda, In<T, cuda> dy, In<T, cuda> x, In<stat_t<T>, cuda> weights, In<std::int64_t, cuda> order, Out<T, cuda> dx,
-                             Out<stat_t<T>, cuda> dweights);
+void expert_combine_backward(cuda, In<T, cuda> dy, In<T, cuda> x, In<stat_t<T>, cuda> weights, In<std::int64_t, cuda> order,
+                             Out<T, cuda> dx, Out<stat_t<T>, cuda> dweights);
 
 }  // namespace weft::inline WEFT_ABI::kernels

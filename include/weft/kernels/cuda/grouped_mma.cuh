@@ -42,7 +42,8 @@ template <bool along_k>
 class Copier {
  public:
   /// data: the operand's first element; o0: the tile's first of `extent`; ld: from line to line.
-  __device__ Copier(const bf16* data, Index ld, Index o0, Index extent, Index K) : left_(static_cast<int>(K)), step_(along_k ? depth : depth * ld) {
+  __device__ Copier(const bf16* data, Index ld, Index o0, Index extent, Index K)
+      : left_(static_cast<int>(K)), step_(along_k ? depth : depth * ld) {
     const int t = static_cast<int>(threadIdx.x);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {

@@ -31,7 +31,8 @@ __global__ void __launch_bounds__(256)
 inline constexpr Index take_piece = 64;
 
 /// Where the segment of each sorted place begins.
-template <class Key> __global__ void __launch_bounds__(256) segment_starts(const Key* keys, Index N, Key* starts) {
+template <class Key>
+__global__ void __launch_bounds__(256) segment_starts(const Key* keys, Index N, Key* starts) {
   for (Index p = thread_index(); p < N; p += thread_count()) starts[p] = static_cast<Key>(lower_bound(keys, N, keys[p]));
 }
 
@@ -155,7 +156,8 @@ __global__ void __launch_bounds__(256)
 
 }  // namespace gpu
 
-template <class T> void take(cuda, In<T, cuda> x, In<std::int64_t, cuda> index, Out<T, cuda> y) {
+template <class T>
+void take(cuda, In<T, cuda> x, In<std::int64_t, cuda> index, Out<T, cuda> y) {
   if (!y || y.numel() == 0) return;
   const Index N = y.shape[0], C = y.shape[1], sx = x.strides[0], sy = y.strides[0], si = index.strides[0];
   assert(C == 1 || (x.strides[1] == 1 && y.strides[1] == 1));
@@ -169,7 +171,8 @@ template <class T> void take(cuda, In<T, cuda> x, In<std::int64_t, cuda> index, 
   gpu::check_launch("take");
 }
 
-template <class T, class TG> void take_backward(cuda, In<T, cuda> dy, In<std::int64_t, cuda> index, Out<TG, cuda> dx) {
+template <class T, class TG>
+void take_backward(cuda, In<T, cuda> dy, In<std::int64_t, cuda> index, Out<TG, cuda> dx) {
   if (!dx || dx.numel() == 0) return;
   if (dx.beta == 0) fill<TG>(cuda{}, static_cast<TG>(stat_t<TG>(0)), dx);
   const Index N = dy.shape[0], V = dx.shape[0], C = dx.shape[1];
@@ -187,7 +190,8 @@ template <class T, class TG> void take_backward(cuda, In<T, cuda> dy, In<std::in
   else gpu::take_backward_launch<1>(dy, sorted, starts.data(), dx, sums.data());
 }
 
-template <class T> void gather(cuda, In<T, cuda> x, In<std::int64_t, cuda> index, Index axis, Out<T, cuda> y) {
+template <class T>
+void gather(cuda, In<T, cuda> x, In<std::int64_t, cuda> index, Index axis, Out<T, cuda> y) {
   if (!y || y.numel() == 0) return;
   Strides x_strides = x.strides;
   x_strides[axis] = 0;
@@ -199,7 +203,8 @@ template <class T> void gather(cuda, In<T, cuda> x, In<std::int64_t, cuda> index
   gpu::check_launch("gather");
 }
 
-template <class T> void gather_backward(cuda, In<T, cuda> dy, In<std::int64_t, cuda> index, Index axis, Out<T, cuda> dx) {
+template <class T>
+void gather_backward(cuda, In<T, cuda> dy, In<std::int64_t, cuda> index, Index axis, Out<T, cuda> dx) {
   if (!dx || dx.numel() == 0) return;
   if (dx.beta == 0) fill<T>(cuda{}, static_cast<T>(stat_t<T>(0)), dx);
   if (dy.numel() == 0) return;
@@ -210,7 +215,8 @@ template <class T> void gather_backward(cuda, In<T, cuda> dy, In<std::int64_t, c
   gpu::check_launch("gather_backward");
 }
 
-template <class T> void topk(cuda, In<T, cuda> x, Index k, Out<T, cuda> values, Out<std::int64_t, cuda> indices) {
+template <class T>
+void topk(cuda, In<T, cuda> x, Index k, Out<T, cuda> values, Out<std::int64_t, cuda> indices) {
   const Index axis = x.shape.rank() - 1, V = x.shape[axis];
   assert(k <= V);
   if (k == 0 || x.numel() == 0 || (!values && !indices)) return;

@@ -1,5 +1,5 @@
 // Cross entropy of x weight^T against labels without the N x V logits: they are made for so many rows at a time that they fill at most
-// 1 GiB, and made again by the backward, which overwrites them with their gradient. The rows of a chunk follow from N and V alone.
+// 1 GiB, and become their own gradient at once. The rows of a chunk follow from N and V alone.
 #pragma once
 
 #include <limits>
@@ -51,23 +51,24 @@ View transposed(View view) {
 /// Threads of a block that has a line of V logits.
 inline unsigned threads_of(Index V) { return V <= 512 ? 32 : V <= 4096 ? 128 : 256; }
 
-/// A block a row: lse[n] (null: nobody wants it) and losses[n] = lse - logit[label], both 0 where the label is `ignore`. One pass: each
-/// thread keeps the largest logit that it has seen and the sum of e^(logit - that).
+/// A block a row: losses[n] = lse - logit[label], 0 where the label is `ignore`; with `gradient` the logits become (e^(logits - lse) -
+/// onehot(label)) scale. Each thread keeps the largest logit that it has seen and the sum of e^(logit - that); a second pass finds the
+/// row in the cache.
 template <class T>
-__global__ void lse_kernel(const T* __restrict__ logits, Index ld, Index V, const std::int64_t* __restrict__ labels, Index ignore,
-                           stat_t<T>* __restrict__ lse, double* __restrict__ losses) {
+__global__ void loss_kernel(T* __restrict__ logits, Index ld, Index V, const std::int64_t* __restrict__ labels, Index ignore,
+                            double* __restrict__ losses, bool gradient, stat_t<T> scale) {
   using S = stat_t<T>;
   constexpr int width = pack_of<T>, unroll = 4;
   __shared__ S shared[32];
   const Index n = blockIdx.x, label = labels[n];
+  T* const z = logits + n * ld;
+  const Index all_packs = (V + width - 1) / width, threads = blockDim.x;  // the last may pass V into the gap after it, which nothing reads
   if (label == ignore) {
-    if (threadIdx.x == 0) {
-      losses[n] = 0;
-      if (lse != nullptr) lse[n] = S(0);
-    }
+    if (threadIdx.x == 0) losses[n] = 0;
+    const S zeros[width] = {};
+    for (Index i = threadIdx.x; gradient && i < all_packs; i += threads) store<width>(z + i * width, zeros, 0);
     return;
   }
-  const T* const z = logits + n * ld;
   S top = std::numeric_limits<S>::lowest(), sum = 0;
   const auto take = [&](const S(&x)[width]) {
     S here = x[0];
@@ -80,12 +81,12 @@ __global__ void lse_kernel(const T* __restrict__ logits, Index ld, Index V, cons
 #pragma unroll
     for (int i = 0; i < width; ++i) sum += exp_for<T>(x[i] - top);
   };
-  const Index packs = V / width, threads = blockDim.x;
+  const Index packs = V / width;
   for (Index i = threadIdx.x; i < packs; i += unroll * threads) {
     Pack<T, width> ahead[unroll];
 #pragma unroll
     for (int j = 0; j < unroll; ++j)
-      if (i + j * threads < packs) ahead[j] = reinterpret_cast<const Pack<T, width>*>(z)[i + j * threads];
+      if (i + j * threads < packs) ahead[j] = Pack<T, width>::read(z + (i + j * threads) * width);
 #pragma unroll
     for (int j = 0; j < unroll; ++j)
       if (i + j * threads < packs) {
@@ -106,11 +107,27 @@ __global__ void lse_kernel(const T* __restrict__ logits, Index ld, Index V, cons
   }
   const S most = block_max(top, shared);
   sum = block_sum(sum * exp_for<T>(top - most), shared);
+  const S lse = most + math::log(sum);
   if (threadIdx.x == 0) {
-    const S value = most + math::log(sum);
     const S picked = label >= 0 && label < V ? static_cast<S>(z[label]) : std::numeric_limits<S>::quiet_NaN();
-    losses[n] = static_cast<double>(value - picked);
-    if (lse != nullptr) lse[n] = value;
+    losses[n] = static_cast<double>(lse - picked);
+  }
+  if (!gradient) return;
+  __syncthreads();  // the label's logit is read
+  constexpr int two = 2;
+  for (Index i = threadIdx.x; i < all_packs; i += two * threads) {
+    S x[two][width];
+#pragma unroll
+    for (int j = 0; j < two; ++j)
+      if (i + j * threads < all_packs) load<width>(z + (i + j * threads) * width, x[j]);
+#pragma unroll
+    for (int j = 0; j < two; ++j)
+      if (i + j * threads < all_packs) {
+        const Index at = (i + j * threads) * width;
+#pragma unroll
+        for (int k = 0; k < width; ++k) x[j][k] = (exp_for<T>(x[j][k] - lse) - (at + k == label ? S(1) : S(0))) * scale;
+        store<width>(z + at, x[j], 0);
+      }
   }
 }
 
@@ -125,77 +142,32 @@ __global__ void sum_kernel(const double* __restrict__ losses, Index N, S* sum, i
   if (threadIdx.x == 0) put(*sum, static_cast<S>(total), beta);
 }
 
-/// A block a row: logits = (e^(logits - lse) - onehot(label)) dsum, 0 where the label is `ignore`.
+/// x *= by / scale; nothing is read or written where that is 1.
 template <class T>
-__global__ void dlogits_kernel(T* __restrict__ logits, Index ld, Index V, const std::int64_t* __restrict__ labels, Index ignore,
-                               const stat_t<T>* __restrict__ lse_N, const stat_t<T>* __restrict__ dsum) {
-  using S = stat_t<T>;
-  constexpr int width = pack_of<T>, unroll = 2;
-  const Index n = blockIdx.x, label = labels[n];
-  T* const z = logits + n * ld;
-  const bool counts = label != ignore;
-  const S lse = counts ? lse_N[n] : S(0), d = *dsum;
-  const Index packs = (V + width - 1) / width, threads = blockDim.x;  // the last may pass V into the gap after it, which nothing reads
-  for (Index i = threadIdx.x; i < packs; i += unroll * threads) {
-    S x[unroll][width];
-#pragma unroll
-    for (int j = 0; j < unroll; ++j)
-      if (i + j * threads < packs) load<width>(z + (i + j * threads) * width, x[j]);
-#pragma unroll
-    for (int j = 0; j < unroll; ++j)
-      if (i + j * threads < packs) {
-        const Index at = (i + j * threads) * width;
-#pragma unroll
-        for (int k = 0; k < width; ++k) x[j][k] = counts ? (exp_for<T>(x[j][k] - lse) - (at + k == label ? S(1) : S(0))) * d : S(0);
-        store<width>(z + at, x[j], 0);
-      }
-  }
+__global__ void rescale_kernel(T* __restrict__ x, Index n, const stat_t<T>* __restrict__ by, double scale) {
+  const auto factor = static_cast<stat_t<T>>(static_cast<double>(*by) / scale);
+  if (factor == stat_t<T>(1)) return;
+  for (Index i = Index{blockIdx.x} * blockDim.x + threadIdx.x; i < n; i += Index{gridDim.x} * blockDim.x) x[i] = static_cast<T>(static_cast<stat_t<T>>(x[i]) * factor);
 }
 
 }  // namespace gpu::lce
 
 template <class T, class W>
-void linear_cross_entropy_forward(cuda, In<T, cuda> x, In<W, cuda> weight, In<std::int64_t, cuda> labels, Index ignore,
-                                  Out<stat_t<T>, cuda> lse_N, Out<stat_t<T>, cuda> sum) {
+void linear_cross_entropy(cuda, In<T, cuda> x, In<W, cuda> weight, In<std::int64_t, cuda> labels, Index ignore, double scale,
+                          Out<stat_t<T>, cuda> sum, Out<T, cuda> dx, Out<param_grad_t<W>, cuda> dweight) {
   using namespace gpu::lce;
   using L = logit_t<T>;
+  using G = param_grad_t<W>;
   const Index N = x.shape[0], V = weight.shape[0];
-  if (!lse_N && !sum) return;
   const Chunks chunks(N, V, sizeof(L));
   const gpu::Scratch<L> logits(std::max<Index>(chunks.rows * chunks.ld, 1));
   const gpu::Scratch<double> losses(std::max<Index>(N, 1));
   for (Index n0 = 0; n0 < N; n0 += chunks.rows) {
     const Index R = std::min(chunks.rows, N - n0);
-    matmul<T, W, L>(cuda{}, row_range(x, n0, n0 + R), transposed(weight), Out<L, cuda>{logits.data(), {R, V}, {chunks.ld, 1}, 0});
-    lse_kernel<L><<<static_cast<unsigned>(R), threads_of(V), 0, gpu::stream()>>>(
-        logits.data(), chunks.ld, V, labels.data + n0, ignore, lse_N ? lse_N.data + n0 : nullptr, losses.data() + n0);
-    gpu::check_launch("linear_cross_entropy");
-  }
-  if (!sum) return;
-  sum_kernel<stat_t<T>><<<1, 1024, 0, gpu::stream()>>>(losses.data(), N, sum.data, sum.beta);
-  gpu::check_launch("linear_cross_entropy");
-}
-
-template <class T, class W>
-void linear_cross_entropy_backward(cuda, In<stat_t<T>, cuda> dsum, In<T, cuda> x, In<W, cuda> weight, In<std::int64_t, cuda> labels,
-                                   Index ignore, In<stat_t<T>, cuda> lse_N, Out<T, cuda> dx, Out<param_grad_t<W>, cuda> dweight) {
-  using namespace gpu::lce;
-  using L = logit_t<T>;
-  using G = param_grad_t<W>;
-  const Index N = x.shape[0], V = weight.shape[0];
-  if (!dx && !dweight) return;
-  if (N == 0) {  // a sum of nothing
-    if (dweight) matmul<L, T, G>(cuda{}, In<L, cuda>{nullptr, {V, 0}, {1, V}}, x, dweight);
-    return;
-  }
-  const Chunks chunks(N, V, sizeof(L));
-  const gpu::Scratch<L> logits(chunks.rows * chunks.ld);
-  for (Index n0 = 0; n0 < N; n0 += chunks.rows) {
-    const Index R = std::min(chunks.rows, N - n0);
     const In<T, cuda> x_part = row_range(x, n0, n0 + R);
     matmul<T, W, L>(cuda{}, x_part, transposed(weight), Out<L, cuda>{logits.data(), {R, V}, {chunks.ld, 1}, 0});
-    dlogits_kernel<L><<<static_cast<unsigned>(R), threads_of(V), 0, gpu::stream()>>>(logits.data(), chunks.ld, V, labels.data + n0, ignore,
-                                                                                     lse_N.data + n0, dsum.data);
+    loss_kernel<L><<<static_cast<unsigned>(R), threads_of(V), 0, gpu::stream()>>>(logits.data(), chunks.ld, V, labels.data + n0, ignore,
+                                                                                  losses.data() + n0, dx || dweight, static_cast<stat_t<L>>(scale));
     gpu::check_launch("linear_cross_entropy");
     const In<L, cuda> dlogits{logits.data(), {R, V}, {chunks.ld, 1}};
     if (dx) matmul<L, W, T>(cuda{}, dlogits, weight, row_range(dx, n0, n0 + R));
@@ -205,6 +177,17 @@ void linear_cross_entropy_backward(cuda, In<stat_t<T>, cuda> dsum, In<T, cuda> x
       matmul<L, T, G>(cuda{}, transposed(dlogits), x_part, to);
     }
   }
+  if (N == 0 && dweight) matmul<L, T, G>(cuda{}, In<L, cuda>{nullptr, {V, 0}, {1, V}}, x, dweight);  // a sum of nothing
+  if (!sum) return;
+  sum_kernel<stat_t<T>><<<1, 1024, 0, gpu::stream()>>>(losses.data(), N, sum.data, sum.beta);
+  gpu::check_launch("linear_cross_entropy");
+}
+
+template <class T>
+void rescale(cuda, Out<T, cuda> x, In<stat_t<T>, cuda> by, double scale) {
+  if (x.numel() == 0) return;
+  gpu::lce::rescale_kernel<T><<<gpu::blocks_for(x.numel() / 8, 256), 256, 0, gpu::stream()>>>(x.data, x.numel(), by.data, scale);
+  gpu::check_launch("rescale");
 }
 
 }  // namespace weft::inline WEFT_ABI::kernels

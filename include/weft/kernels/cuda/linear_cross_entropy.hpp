@@ -5,15 +5,13 @@
 
 namespace weft::inline WEFT_ABI::kernels {
 
-/// As on the CPU: kernels/cpu/linear_cross_entropy.hpp, but for bf16 the logits are rounded to bf16 before the lse is taken. A label
-/// outside [0, V) that is not `ignore` makes the sum a NaN.
+/// As on the CPU: kernels/cpu/linear_cross_entropy.hpp. A label outside [0, V) that is not `ignore` makes the sum a NaN.
 template <class T, class W>
-void linear_cross_entropy_forward(cuda, In<T, cuda> x, In<W, cuda> weight, In<std::int64_t, cuda> labels, Index ignore,
-                                  Out<stat_t<T>, cuda> lse_N, Out<stat_t<T>, cuda> sum);
+void linear_cross_entropy(cuda, In<T, cuda> x, In<W, cuda> weight, In<std::int64_t, cuda> labels, Index ignore, double scale,
+                          Out<stat_t<T>, cuda> sum, Out<T, cuda> dx, Out<param_grad_t<W>, cuda> dweight);
 
-/// As on the CPU: kernels/cpu/linear_cross_entropy.hpp, but for bf16 logits and dlogits are rounded to bf16.
-template <class T, class W>
-void linear_cross_entropy_backward(cuda, In<stat_t<T>, cuda> dsum, In<T, cuda> x, In<W, cuda> weight, In<std::int64_t, cuda> labels,
-                                   Index ignore, In<stat_t<T>, cuda> lse_N, Out<T, cuda> dx, Out<param_grad_t<W>, cuda> dweight);
+/// As on the CPU: x *= by / scale, nothing where that is 1.
+template <class T>
+void rescale(cuda, Out<T, cuda> x, In<stat_t<T>, cuda> by, double scale);
 
 }  // namespace weft::inline WEFT_ABI::kernels

@@ -10,10 +10,14 @@ namespace weft::inline WEFT_ABI::kernels {
 
 namespace gpu {
 
-template <class T, int V> struct Values { stat_t<T> at[V]; };
+template <class T, int V>
+struct Values {
+  stat_t<T> at[V];
+};
 
 /// V neighbours, or one element V times.
-template <int V, class T> __device__ inline Values<T, V> load_values(const T* from, bool same) {
+template <int V, class T>
+__device__ inline Values<T, V> load_values(const T* from, bool same) {
   Values<T, V> values;
   if (V == 1 || same) {
     const stat_t<T> value = static_cast<stat_t<T>>(*from);
@@ -25,7 +29,8 @@ template <int V, class T> __device__ inline Values<T, V> load_values(const T* fr
   return values;
 }
 
-template <int V, class F, class TY, class... TX> __device__ inline void map_pack(F f, int beta, TY* y, const Values<TX, V>&... x) {
+template <int V, class F, class TY, class... TX>
+__device__ inline void map_pack(F f, int beta, TY* y, const Values<TX, V>&... x) {
   stat_t<TY> result[V];
 #pragma unroll
   for (int i = 0; i < V; ++i) result[i] = static_cast<stat_t<TY>>(f(x.at[i]...));
@@ -35,7 +40,9 @@ template <int V, class F, class TY, class... TX> __device__ inline void map_pack
 template <int V, class F, class TY, std::size_t... I, class... TX>
 __device__ inline void map_at(std::index_sequence<I...>, F f, unsigned same, int beta, const Index (&offset)[1 + sizeof...(TX)], TY* y,
                               const TX*... x) {
-  map_pack<V, F, TY, TX...>(f, beta, y + offset[0], load_values<V>(x + offset[I + 1], (same >> (I + 1)) & 1u)...);
+  if (same == 0)  // apart, so that no branch stands between the loads
+    map_pack<V, F, TY, TX...>(f, beta, y + offset[0], load_values<V>(x + offset[I + 1], false)...);
+  else map_pack<V, F, TY, TX...>(f, beta, y + offset[0], load_values<V>(x + offset[I + 1], (same >> (I + 1)) & 1u)...);
 }
 
 // Where all types are bf16, activations take the hardware's 2^x and division: their error is far below what rounding to bf16 does.
@@ -62,14 +69,33 @@ struct GeluTanhGradBf16 {
 struct SigmoidBf16 {
   __device__ float operator()(float x) const { return sigmoid_for<bf16>(x); }
 };
-template <class F> struct FormInBf16 { using type = F; };
-template <> struct FormInBf16<Silu> { using type = SiluBf16; };
-template <> struct FormInBf16<SiluGrad> { using type = SiluGradBf16; };
-template <> struct FormInBf16<GeluTanh> { using type = GeluTanhBf16; };
-template <> struct FormInBf16<GeluTanhGrad> { using type = GeluTanhGradBf16; };
-template <> struct FormInBf16<Sigmoid> { using type = SigmoidBf16; };
+template <class F>
+struct FormInBf16 {
+  using type = F;
+};
+template <>
+struct FormInBf16<Silu> {
+  using type = SiluBf16;
+};
+template <>
+struct FormInBf16<SiluGrad> {
+  using type = SiluGradBf16;
+};
+template <>
+struct FormInBf16<GeluTanh> {
+  using type = GeluTanhBf16;
+};
+template <>
+struct FormInBf16<GeluTanhGrad> {
+  using type = GeluTanhGradBf16;
+};
+template <>
+struct FormInBf16<Sigmoid> {
+  using type = SigmoidBf16;
+};
 /// What computes F on these types.
-template <class F, class... T> using form_of = std::conditional_t<(std::is_same_v<T, bf16> && ...), typename FormInBf16<F>::type, F>;
+template <class F, class... T>
+using form_of = std::conditional_t<(std::is_same_v<T, bf16> && ...), typename FormInBf16<F>::type, F>;
 
 /// Packs of V along the innermost loop, whose extent counts packs; bit k of `same`: operand k has one element along it. The last
 /// `rest` elements, which make no whole pack, belong to a single loop.
@@ -86,7 +112,7 @@ __global__ void __launch_bounds__(256) map_kernel(F f, const __grid_constant__ L
   if (V > 1 && first < rest) {
     Index offset[operands];
     for (int k = 0; k < operands; ++k) offset[k] = (same >> k) & 1u ? 0 : packs * V + first;
-    map_at<1, F, TY>(std::index_sequence_for<TX...>{}, f, same, beta, offset, y, x...);
+    map_at<1, F, TY>(std::index_sequence_for<TX...>{}, f, 0u, beta, offset, y, x...);
   }
 }
 
@@ -124,7 +150,8 @@ inline constexpr int common_pack = [] {
 }();
 
 /// True iff the loops can go in packs of V along the innermost.
-template <int V, int K> bool goes_in_packs(const Loops<K>& loops, const bool (&aligned)[K]) {
+template <int V, int K>
+bool goes_in_packs(const Loops<K>& loops, const bool (&aligned)[K]) {
   const int inner = loops.rank - 1;
   if (loops.rank > 1 && loops.extent[inner] % V != 0) return false;
   for (int k = 0; k < K; ++k) {
@@ -136,7 +163,8 @@ template <int V, int K> bool goes_in_packs(const Loops<K>& loops, const bool (&a
   return true;
 }
 
-template <class F, class TY, class... TX> void map_launch(F f, const Out<TY, cuda>& y, const In<TX, cuda>&... x) {
+template <class F, class TY, class... TX>
+void map_launch(F f, const Out<TY, cuda>& y, const In<TX, cuda>&... x) {
   if (!y || y.numel() == 0) return;
   constexpr int operands = 1 + static_cast<int>(sizeof...(TX));
   const Strides* const strides[] = {&y.strides, &x.strides...};
@@ -190,13 +218,15 @@ template <class F, class TY, class... TX> void map_launch(F f, const Out<TY, cud
 
 }  // namespace gpu
 
-template <class F, class TY, class... TX> void map(cuda, F f, Out<TY, cuda> y, std::type_identity_t<In<TX, cuda>>... x) {
+template <class F, class TY, class... TX>
+void map(cuda, F f, Out<TY, cuda> y, std::type_identity_t<In<TX, cuda>>... x) {
   using Form = gpu::form_of<F, TY, TX...>;
   if constexpr (std::is_same_v<Form, F>) gpu::map_launch<F, TY, TX...>(f, y, x...);
   else gpu::map_launch<Form, TY, TX...>(Form{}, y, x...);
 }
 
-template <class T> void fill(cuda, T value, Out<T, cuda> y) {
+template <class T>
+void fill(cuda, T value, Out<T, cuda> y) {
   using S = stat_t<T>;
   map<Constant<S>, T>(cuda{}, Constant<S>{static_cast<S>(value)}, y);
 }

@@ -98,6 +98,10 @@ class Operand {
   std::optional<Scratch<P>> copy_;
 };
 
+template <class P, class TC, class TA, class TB>
+void multiply_through_float(Index batch, Index M, Index N, Index K, const Matrices<const TA>& a, const Matrices<const TB>& b,
+                            const Matrices<TC>& c, int beta, const TB* bias);
+
 /// The product of operands of one type into a result that cuBLASLt can write.
 template <class P, class TC, class TA, class TB>
 void multiply_as(Index batch, Index M, Index N, Index K, const Matrices<const TA>& a, const Matrices<const TB>& b, const Matrices<TC>& c,
@@ -122,7 +126,9 @@ void multiply_as(Index batch, Index M, Index N, Index K, const Matrices<const TA
     }
     if (lt::multiply(p)) return;
   }
-  if (bias != nullptr) {  // no epilogue for it: c takes it first. With beta 1 c is rounded twice
+  if constexpr (std::is_same_v<TC, bf16>) {
+    if (bias != nullptr) return multiply_through_float<P, TC, TA, TB>(batch, M, N, K, a, b, c, beta, bias);
+  } else if (bias != nullptr) {  // no epilogue for it: c takes it first. With beta 1 c is rounded twice, to float or double
     finish<TC, TB>(c, beta, nullptr, bias, batch, M, N);
     p.bias = nullptr;
     p.beta = 1;
@@ -132,19 +138,24 @@ void multiply_as(Index batch, Index M, Index N, Index K, const Matrices<const TA
               ") x (" + std::to_string(K) + ", " + std::to_string(N) + ") of " + dtype_name<P> + " into " + dtype_name<TC>);
 }
 
+/// The same where c is bf16 and cuBLASLt cannot add all that c is the sum of.
+template <class P, class TC, class TA, class TB>
+void multiply_through_float(Index batch, Index M, Index N, Index K, const Matrices<const TA>& a, const Matrices<const TB>& b,
+                            const Matrices<TC>& c, int beta, const TB* bias) {
+  const Scratch<float> sums(batch * M * N);
+  multiply_as<P, float, TA, TB>(batch, M, N, K, a, b, {sums.data(), N, 1, M * N}, 0, nullptr);
+  finish<TC, TB>(c, beta, sums.data(), bias, batch, M, N);
+}
+
 /// A batch along one axis.
 template <class TA, class TB, class TC>
 void multiply(Index batch, Index M, Index N, Index K, const Matrices<const TA>& a, const Matrices<const TB>& b, const Matrices<TC>& c,
               int beta, const TB* bias) {
   using P = std::conditional_t<std::is_same_v<TA, TB>, TA, float>;
-  if (K == 0) return finish<TC, TB>(c, beta, nullptr, bias, batch, M, N);
-  if constexpr (std::is_same_v<P, float> && std::is_same_v<TC, bf16>) {
-    const Scratch<float> sums(batch * M * N);
-    multiply_as<P, float, TA, TB>(batch, M, N, K, a, b, {sums.data(), N, 1, M * N}, 0, nullptr);
-    finish<TC, TB>(c, beta, sums.data(), bias, batch, M, N);
-  } else {
-    multiply_as<P, TC, TA, TB>(batch, M, N, K, a, b, c, beta, bias);
-  }
+  if (K == 0) finish<TC, TB>(c, beta, nullptr, bias, batch, M, N);
+  else if constexpr (std::is_same_v<P, float> && std::is_same_v<TC, bf16>)
+    multiply_through_float<P, TC, TA, TB>(batch, M, N, K, a, b, c, beta, bias);
+  else multiply_as<P, TC, TA, TB>(batch, M, N, K, a, b, c, beta, bias);
 }
 
 }  // namespace gpu

@@ -43,7 +43,8 @@ __global__ void __launch_bounds__(256) random_kernel(Make make, RandomKey key, I
   }
 }
 
-template <class T, class Make> void random_fill(Make make, const RandomKey& key, Index first, const Out<T, cuda>& y) {
+template <class T, class Make>
+void random_fill(Make make, const RandomKey& key, Index first, const Out<T, cuda>& y) {
   const Index n = y.numel(), blocks = (first + n + 3) / 4 - first / 4;
   if (!y || n == 0) return;
   assert(y.contiguous() && first >= 0);
@@ -53,11 +54,13 @@ template <class T, class Make> void random_fill(Make make, const RandomKey& key,
 
 }  // namespace gpu
 
-template <class T> void normal_fill(cuda, RandomKey key, double mean, double std, Index first_element, Out<T, cuda> y) {
+template <class T>
+void normal_fill(cuda, RandomKey key, double mean, double std, Index first_element, Out<T, cuda> y) {
   gpu::random_fill<T>(gpu::Normal{mean, std}, key, first_element, y);
 }
 
-template <class T> void uniform_fill(cuda, RandomKey key, double low, double high, Index first_element, Out<T, cuda> y) {
+template <class T>
+void uniform_fill(cuda, RandomKey key, double low, double high, Index first_element, Out<T, cuda> y) {
   gpu::random_fill<T>(gpu::Uniform{low, high}, key, first_element, y);
 }
 

@@ -11,29 +11,44 @@ namespace weft::inline WEFT_ABI::kernels {
 namespace gpu {
 
 struct SumFold {
-  template <class A> __host__ __device__ static constexpr A identity() { return A(0); }
-  template <class A> __device__ static A combine(A a, A b) { return static_cast<A>(a + b); }
+  template <class A>
+  __host__ __device__ static constexpr A identity() {
+    return A(0);
+  }
+  template <class A>
+  __device__ static A combine(A a, A b) {
+    return static_cast<A>(a + b);
+  }
 };
 struct MaxFold {
-  template <class A> __host__ __device__ static constexpr A identity() {
+  template <class A>
+  __host__ __device__ static constexpr A identity() {
     using Limits = std::numeric_limits<A>;
     return Limits::has_infinity ? -Limits::infinity() : Limits::lowest();
   }
-  template <class A> __device__ static A combine(A a, A b) { return Max2{}(a, b); }
+  template <class A>
+  __device__ static A combine(A a, A b) {
+    return Max2{}(a, b);
+  }
 };
 struct MinFold {
-  template <class A> __host__ __device__ static constexpr A identity() {
+  template <class A>
+  __host__ __device__ static constexpr A identity() {
     using Limits = std::numeric_limits<A>;
     return Limits::has_infinity ? Limits::infinity() : Limits::max();
   }
-  template <class A> __device__ static A combine(A a, A b) { return Min2{}(a, b); }
+  template <class A>
+  __device__ static A combine(A a, A b) {
+    return Min2{}(a, b);
+  }
 };
 
 inline constexpr Index fold_piece = 16384;  // elements of a result that threads share
 inline constexpr int fold_threads = 256;
 
 /// Where results go: to y, or, of a piece among several, to `partial`, in which the pieces lie `outputs` apart.
-template <class TY> struct FoldTo {
+template <class TY>
+struct FoldTo {
   TY* y;
   int beta;
   stat_t<TY>* partial;
@@ -96,13 +111,17 @@ __global__ void __launch_bounds__(fold_threads)
   }
 }
 
-/// V neighbours along an axis of this stride, of which `left` are there; as one access where `packs`.
-template <int V, class T> __device__ inline Values<T, V> load_columns(const T* from, Index stride, Index left, bool packs) {
-  if (packs) return load_values<V>(from, stride == 0);
-  Values<T, V> values;
+/// V neighbours of a column, of which `left` are there: as one access where they lie together and are aligned (`dense`).
+template <int V, bool dense, class T>
+__device__ inline Values<T, V> load_columns(const T* from, Index stride, Index left) {
+  if constexpr (dense) {
+    return load_values<V>(from, false);
+  } else {
+    Values<T, V> values;
 #pragma unroll
-  for (int i = 0; i < V; ++i) values.at[i] = static_cast<stat_t<T>>(from[i < left ? i * stride : 0]);
-  return values;
+    for (int i = 0; i < V; ++i) values.at[i] = static_cast<stat_t<T>>(from[i < left ? i * stride : 0]);
+    return values;
+  }
 }
 
 /// One more element into each of V accumulators.
@@ -111,17 +130,17 @@ __device__ inline void fold_values(F f, A (&acc)[V], const Values<TX, V>&... x) 
 #pragma unroll
   for (int i = 0; i < V; ++i) acc[i] = Fold::template combine<A>(acc[i], static_cast<A>(f(x.at[i]...)));
 }
-template <int V, class Fold, class A, class F, std::size_t... I, class... TX>
+template <int V, bool dense, class Fold, class A, class F, std::size_t... I, class... TX>
 __device__ inline void fold_columns(std::index_sequence<I...>, F f, A (&acc)[V], const Index (&column)[sizeof...(TX)], Index left,
-                                    bool packs, const Index (&offset)[sizeof...(TX)], const TX*... x) {
-  fold_values<V, Fold, A, F, TX...>(f, acc, load_columns<V>(x + offset[I], column[I], left, packs)...);
+                                    const Index (&offset)[sizeof...(TX)], const TX*... x) {
+  fold_values<V, Fold, A, F, TX...>(f, acc, load_columns<V, dense>(x + offset[I], column[I], left)...);
 }
 
 /// Threads own V columns of the innermost kept loop, eight rows of threads share the reduced elements of a piece.
 template <int V, class Fold, class F, class TY, class... TX>
 __global__ void __launch_bounds__(fold_threads)
     fold_across(F f, const __grid_constant__ Loops<1 + sizeof...(TX)> kept, const __grid_constant__ Loops<sizeof...(TX)> reduced,
-                bool packs, FoldTo<TY> to, const TX*... x) {
+                bool dense, FoldTo<TY> to, const TX*... x) {
   using A = stat_t<TY>;
   constexpr int inputs = static_cast<int>(sizeof...(TX)), rows = fold_threads / 32;
   constexpr std::index_sequence_for<TX...> each{};
@@ -139,12 +158,12 @@ __global__ void __launch_bounds__(fold_threads)
     A acc[V];
 #pragma unroll
     for (int i = 0; i < V; ++i) acc[i] = Fold::template identity<A>();
-    if (c < width && reduced.rank == 1) {
+    if (c < width && dense) {  // and there is one reduced loop
 #pragma unroll 4
       for (Index m = begin + row; m < end; m += rows) {
 #pragma unroll
         for (int k = 0; k < inputs; ++k) offset[k] = start[k + 1] + c * column[k] + m * reduced.stride[k][0];
-        fold_columns<V, Fold>(each, f, acc, column, width - c, packs, offset, x...);
+        fold_columns<V, true, Fold>(each, f, acc, column, width - c, offset, x...);
       }
     } else if (c < width) {
 #pragma unroll 1
@@ -152,7 +171,7 @@ __global__ void __launch_bounds__(fold_threads)
 #pragma unroll
         for (int k = 0; k < inputs; ++k) offset[k] = start[k + 1] + c * column[k];
         reduced.seek(m, reduced.rank, offset);
-        fold_columns<V, Fold>(each, f, acc, column, width - c, packs, offset, x...);
+        fold_columns<V, false, Fold>(each, f, acc, column, width - c, offset, x...);
       }
     }
 #pragma unroll
@@ -174,7 +193,8 @@ __global__ void __launch_bounds__(fold_threads)
 }
 
 /// A reduction's loops: y and the inputs over the kept axes, the inputs over the reduced ones.
-template <int K> struct FoldPlan {
+template <int K>
+struct FoldPlan {
   Loops<1 + K> kept;
   Loops<K> reduced;
   bool columns = false;  // the innermost kept axis is the one on which the inputs lie together
@@ -217,16 +237,13 @@ void fold_pieces(F f, const FoldPlan<sizeof...(TX)>& plan, const FoldTo<TY>& to,
     const int inner = plan.kept.rank - 1;
     const Index width = plan.kept.extent[inner];
     const bool aligned[] = {is_aligned<V>(x)...};
-    bool packs = width % V == 0;
+    bool dense = width % V == 0 && plan.reduced.rank == 1;
     for (int k = 0; k < inputs; ++k) {
-      const Index along = plan.kept.stride[k + 1][inner];
-      if (along == 0) continue;
-      packs = packs && along == 1 && aligned[k];
-      for (int a = 0; a < inner; ++a) packs = packs && plan.kept.stride[k + 1][a] % V == 0;
-      for (int a = 0; a < plan.reduced.rank; ++a) packs = packs && plan.reduced.stride[k][a] % V == 0;
+      dense = dense && plan.kept.stride[k + 1][inner] == 1 && plan.reduced.stride[k][0] % V == 0 && aligned[k];
+      for (int a = 0; a < inner; ++a) dense = dense && plan.kept.stride[k + 1][a] % V == 0;
     }
     const Index units = to.outputs / width * ((width + 32 * V - 1) / (32 * V)) * to.pieces;
-    fold_across<V, Fold, F, TY, TX...><<<blocks_for(units, 1), fold_threads, 0, stream()>>>(f, plan.kept, plan.reduced, packs, to, x...);
+    fold_across<V, Fold, F, TY, TX...><<<blocks_for(units, 1), fold_threads, 0, stream()>>>(f, plan.kept, plan.reduced, dense, to, x...);
   } else {
     const int group = std::min(to.piece, to.count) <= 1024 ? 32 : fold_threads;
     const Index units = to.outputs * to.pieces;
@@ -236,7 +253,8 @@ void fold_pieces(F f, const FoldPlan<sizeof...(TX)>& plan, const FoldTo<TY>& to,
   check_launch("reduce");
 }
 
-template <class Fold, class F, class TY, class... TX> void fold(F f, const Out<TY, cuda>& y, const In<TX, cuda>&... x) {
+template <class Fold, class F, class TY, class... TX>
+void fold(F f, const Out<TY, cuda>& y, const In<TX, cuda>&... x) {
   using A = stat_t<TY>;
   constexpr int inputs = static_cast<int>(sizeof...(TX));
   if (!y || y.numel() == 0) return;
@@ -277,15 +295,23 @@ template <class Fold, class F, class TY, class... TX> void fold(F f, const Out<T
 
 }  // namespace gpu
 
-template <class F, class TY, class... TX> void map_sum(cuda, F f, Out<TY, cuda> y, std::type_identity_t<In<TX, cuda>>... x) {
+template <class F, class TY, class... TX>
+void map_sum(cuda, F f, Out<TY, cuda> y, std::type_identity_t<In<TX, cuda>>... x) {
   gpu::fold<gpu::SumFold, F, TY, TX...>(f, y, x...);
 }
 
-template <class T> void reduce_max(cuda, Out<T, cuda> y, In<T, cuda> x) { gpu::fold<gpu::MaxFold, Copy, T, T>(Copy{}, y, x); }
+template <class T>
+void reduce_max(cuda, Out<T, cuda> y, In<T, cuda> x) {
+  gpu::fold<gpu::MaxFold, Copy, T, T>(Copy{}, y, x);
+}
 
-template <class T> void reduce_min(cuda, Out<T, cuda> y, In<T, cuda> x) { gpu::fold<gpu::MinFold, Copy, T, T>(Copy{}, y, x); }
+template <class T>
+void reduce_min(cuda, Out<T, cuda> y, In<T, cuda> x) {
+  gpu::fold<gpu::MinFold, Copy, T, T>(Copy{}, y, x);
+}
 
-template <class T> void argmax(cuda, Out<std::int64_t, cuda> y, In<T, cuda> x, Index axis) {
+template <class T>
+void argmax(cuda, Out<std::int64_t, cuda> y, In<T, cuda> x, Index axis) {
   if (!y || y.numel() == 0) return;
   assert(x.shape[axis] > 0);
   const auto loops = gpu::loops_beside(axis, x.shape, x.strides, y.strides, y.strides);

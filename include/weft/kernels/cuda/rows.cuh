@@ -16,7 +16,8 @@ inline Index row_count(const Shape& shape) {
 }
 
 /// The rows of a view whose last stride is 1, counted in row-major order of the outer axes, whose strides may be any.
-template <class E> class Rows {
+template <class E>
+class Rows {
  public:
   Rows(E* data, const Shape& shape, const Strides& strides) : data_(data) {
     assert(data == nullptr || shape.rank() == 0 || shape.back() <= 1 || strides.back() == 1);
@@ -42,7 +43,8 @@ template <class E> class Rows {
   }
   __host__ __device__ explicit operator bool() const { return data_ != nullptr; }
   /// True iff each row can be read in packs of V, or there are none; of a single row the strides do not count.
-  template <int V> bool aligned(bool single = false) const {
+  template <int V>
+  bool aligned(bool single = false) const {
     if (data_ == nullptr) return true;
     bool all = is_aligned<V>(data_);
     for (int l = 0; l < levels_ && !single; ++l) all = all && stride_[l] % V == 0;
@@ -55,8 +57,14 @@ template <class E> class Rows {
   Index extent_[max_rank - 1] = {}, stride_[max_rank - 1] = {};  // innermost first
 };
 
-template <class T> Rows<const T> rows(const In<T, cuda>& x) { return {x.data, x.shape, x.strides}; }
-template <class T> Rows<T> rows(const Out<T, cuda>& y) { return {y.data, y.shape, y.strides}; }
+template <class T>
+Rows<const T> rows(const In<T, cuda>& x) {
+  return {x.data, x.shape, x.strides};
+}
+template <class T>
+Rows<T> rows(const Out<T, cuda>& y) {
+  return {y.data, y.shape, y.strides};
+}
 
 /// Elementwise work needs no rows where every view is contiguous: then N = 1 and C is the number of elements.
 struct Extents {
@@ -66,17 +74,20 @@ struct Extents {
 };
 
 /// A weight or bias of C elements, or none.
-template <class W> struct Affine {
+template <class W>
+struct Affine {
   const W* data;
   Index stride;
   bool packs;
 
-  template <int V> static Affine of(const In<W, cuda>& w) {
+  template <int V>
+  static Affine of(const In<W, cuda>& w) {
     const Index stride = w.shape.rank() == 0 ? 1 : w.strides.back();
     return {w.data, stride, w.data != nullptr && stride == 1 && is_aligned<V>(w.data)};
   }
   /// Elements c .. c + V - 1; `absent` where there is none.
-  template <int V, class S> __device__ void read(Index c, S absent, S (&to)[V]) const {
+  template <int V, class S>
+  __device__ void read(Index c, S absent, S (&to)[V]) const {
     if (data == nullptr) {
 #pragma unroll
       for (int i = 0; i < V; ++i) to[i] = absent;
@@ -93,7 +104,8 @@ template <class W> struct Affine {
 };
 
 /// The threads of one row: a warp, or the whole block.
-template <bool warp> struct Team {
+template <bool warp>
+struct Team {
   static __device__ int size() { return warp ? 32 : static_cast<int>(blockDim.x); }
   static __device__ int rank() { return warp ? static_cast<int>(threadIdx.x) % 32 : static_cast<int>(threadIdx.x); }
   /// Which team of the block this is, and how many it has.
@@ -102,7 +114,8 @@ template <bool warp> struct Team {
   static __device__ Index first_row() { return static_cast<Index>(blockIdx.x) * count() + number(); }
   static __device__ Index row_step() { return static_cast<Index>(gridDim.x) * count(); }
 
-  template <class S> static __device__ S sum(S value) {
+  template <class S>
+  static __device__ S sum(S value) {
     if constexpr (warp) {
 #pragma unroll
       for (int step = 16; step > 0; step >>= 1) value += shuffle_xor(value, step);
@@ -112,7 +125,8 @@ template <bool warp> struct Team {
       return block_sum(value, shared);
     }
   }
-  template <class S> static __device__ S max(S value) {
+  template <class S>
+  static __device__ S max(S value) {
     if constexpr (warp) {
 #pragma unroll
       for (int step = 16; step > 0; step >>= 1) {
@@ -129,7 +143,8 @@ template <bool warp> struct Team {
 
 /// Calls f(slot, c) for the packs of V columns from c on that this thread has of a row of C. R > 0: it has at most R, and slot, which
 /// counts them, is known to the compiler; R = 0: any number, and slot is 0.
-template <int V, int R, bool warp, class F> __device__ inline void for_columns(Index C, F f) {
+template <int V, int R, bool warp, class F>
+__device__ inline void for_columns(Index C, F f) {
   if constexpr (R > 0) {
 #pragma unroll
     for (int r = 0; r < R; ++r) {
@@ -142,7 +157,8 @@ template <int V, int R, bool warp, class F> __device__ inline void for_columns(I
 }
 
 /// A row that is read more than once: in registers, or, where R is 0, in memory each time.
-template <class T, int V, int R, bool warp> class Held {
+template <class T, int V, int R, bool warp>
+class Held {
  public:
   __device__ Held(const T* row, Index C) : row_(row) {
     if constexpr (R > 0) for_columns<V, R, warp>(C, [&](int r, Index c) { packs_[r] = Pack<T, V>::read(row + c); });
@@ -164,7 +180,8 @@ template <class T, int V, int R, bool warp> class Held {
 /// How many packs of a row a thread keeps, and how many threads share one at most.
 inline constexpr int row_packs = 4, row_threads = 512;
 /// The most threads of a block of a kernel over rows.
-template <int V, bool warp> inline constexpr int row_bounds = warp || V == 1 ? 256 : row_threads;
+template <int V, bool warp>
+inline constexpr int row_bounds = warp || V == 1 ? 256 : row_threads;
 
 /// Who works on rows of C elements: warps where a row fits in their registers, else blocks, which keep a row too if it can be read
 /// in packs and fits.
@@ -182,7 +199,8 @@ struct RowPlan {
   unsigned blocks(Index N) const { return blocks_for(N, warp ? threads / 32 : 1); }
 
   /// Calls f with V, R and warp as types.
-  template <int V, int kept = row_packs, class F> void choose(F f) const {
+  template <int V, int kept = row_packs, class F>
+  void choose(F f) const {
     using std::integral_constant;
     if (warp) f(integral_constant<int, V>{}, integral_constant<int, kept>{}, std::true_type{});
     else if (held) f(integral_constant<int, V>{}, integral_constant<int, kept>{}, std::false_type{});
@@ -209,7 +227,8 @@ __global__ void __launch_bounds__(1024) sum_lines_kernel(const S* from, Index li
     __syncthreads();
   }
 }
-template <class S, class G> void sum_lines(const S* from, Index lines, Index C, const Out<G, cuda>& out) {
+template <class S, class G>
+void sum_lines(const S* from, Index lines, Index C, const Out<G, cuda>& out) {
   if (!out || C == 0) return;
   const Index stride = out.shape.rank() == 0 ? 1 : out.strides.back();
   sum_lines_kernel<S, G><<<blocks_for(C, 32), 1024, 0, stream()>>>(from, lines, C, out.data, stride, out.beta);

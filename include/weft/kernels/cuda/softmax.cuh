@@ -84,7 +84,8 @@ __global__ void __launch_bounds__(row_bounds<V, warp>)
   }
 }
 
-template <bool logarithm, class T> void softmax_forward(const In<T, cuda>& x, const Out<T, cuda>& y) {
+template <bool logarithm, class T>
+void softmax_forward(const In<T, cuda>& x, const Out<T, cuda>& y) {
   constexpr int V = pack_of<T>;
   const Index N = row_count(x.shape), C = row_width(x.shape);
   if (!y || N * C == 0) return;
@@ -97,7 +98,8 @@ template <bool logarithm, class T> void softmax_forward(const In<T, cuda>& x, co
   check_launch("softmax");
 }
 
-template <bool logarithm, class T> void softmax_backward(const In<T, cuda>& dy, const In<T, cuda>& y, const Out<T, cuda>& dx) {
+template <bool logarithm, class T>
+void softmax_backward(const In<T, cuda>& dy, const In<T, cuda>& y, const Out<T, cuda>& dx) {
   constexpr int V = pack_of<T>;
   const Index N = row_count(y.shape), C = row_width(y.shape);
   if (!dx || N * C == 0) return;
@@ -113,15 +115,23 @@ template <bool logarithm, class T> void softmax_backward(const In<T, cuda>& dy, 
 
 }  // namespace gpu
 
-template <class T> void softmax_forward(cuda, In<T, cuda> x, Out<T, cuda> y) { gpu::softmax_forward<false, T>(x, y); }
+template <class T>
+void softmax_forward(cuda, In<T, cuda> x, Out<T, cuda> y) {
+  gpu::softmax_forward<false, T>(x, y);
+}
 
-template <class T> void softmax_backward(cuda, In<T, cuda> dy, In<T, cuda> y, Out<T, cuda> dx) {
+template <class T>
+void softmax_backward(cuda, In<T, cuda> dy, In<T, cuda> y, Out<T, cuda> dx) {
   gpu::softmax_backward<false, T>(dy, y, dx);
 }
 
-template <class T> void log_softmax_forward(cuda, In<T, cuda> x, Out<T, cuda> y) { gpu::softmax_forward<true, T>(x, y); }
+template <class T>
+void log_softmax_forward(cuda, In<T, cuda> x, Out<T, cuda> y) {
+  gpu::softmax_forward<true, T>(x, y);
+}
 
-template <class T> void log_softmax_backward(cuda, In<T, cuda> dy, In<T, cuda> y, Out<T, cuda> dx) {
+template <class T>
+void log_softmax_backward(cuda, In<T, cuda> dy, In<T, cuda> y, Out<T, cuda> dx) {
   gpu::softmax_backward<true, T>(dy, y, dx);
 }
 

@@ -49,7 +49,8 @@ __global__ void __launch_bounds__(256)
 
 }  // namespace gpu
 
-template <class T> void swiglu_forward(cuda, In<T, cuda> gate, In<T, cuda> up, Out<T, cuda> y) {
+template <class T>
+void swiglu_forward(cuda, In<T, cuda> gate, In<T, cuda> up, Out<T, cuda> y) {
   if (!y || y.numel() == 0) return;
   constexpr int V = gpu::pack_of<T>;
   const gpu::Extents at(y.shape, gate.contiguous() && up.contiguous() && y.contiguous());
@@ -65,7 +66,8 @@ template <class T> void swiglu_forward(cuda, In<T, cuda> gate, In<T, cuda> up, O
   gpu::check_launch("swiglu");
 }
 
-template <class T> void swiglu_backward(cuda, In<T, cuda> dy, In<T, cuda> gate, In<T, cuda> up, Out<T, cuda> dgate, Out<T, cuda> dup) {
+template <class T>
+void swiglu_backward(cuda, In<T, cuda> dy, In<T, cuda> gate, In<T, cuda> up, Out<T, cuda> dgate, Out<T, cuda> dup) {
   if ((!dgate && !dup) || gate.numel() == 0) return;
   constexpr int V = gpu::pack_of<T>;
   const gpu::Extents at(
