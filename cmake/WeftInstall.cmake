@@ -1,4 +1,4 @@
-# `cmake --install`: headers, the source of weft::compiled, what find_package(weft) reads, and a pkg-config file. Nothing that is
+# `cmake --install`: headers, the sources of weft::compiled and weft::cuda, what find_package(weft) reads, and a pkg-config file. Nothing that is
 # installed is compiled, so one installation serves every processor, compiler and set of flags.
 
 include(GNUInstallDirs)
@@ -6,8 +6,9 @@ include(CMakePackageConfigHelpers)
 set(weft_package ${CMAKE_INSTALL_DATADIR}/cmake/weft)
 set(weft_sources ${CMAKE_INSTALL_DATADIR}/weft)
 
-install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/weft DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.hpp")
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/weft DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.hpp" PATTERN "*.cuh")
 install(FILES ${PROJECT_SOURCE_DIR}/cmake/weft.cpp DESTINATION ${weft_sources})
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/cmake/weft_cuda DESTINATION ${weft_sources})
 install(FILES ${PROJECT_SOURCE_DIR}/cmake/WeftTarget.cmake DESTINATION ${weft_package})
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 

@@ -24,7 +24,7 @@ struct AdamWConfig {
   // Among many ranks:
   int zero = 0;                        ///< 0: every rank keeps all; 1: optimizer states are shared, 2: gradients too, 3: parameters too
   bool exact = false;                  ///< the same bits for any number of ranks
-  std::size_t bucket_bytes = std::size_t{16} << 20;  ///< gradients of one collective
+  std::size_t bucket_bytes = std::size_t{8} << 20;  ///< gradients of one collective
 };
 
 struct StepOptions {

@@ -21,7 +21,7 @@ struct Sharing {
   Communicator* ranks = nullptr;  ///< null: one rank
   int stage = 0;
   bool exact = false;             ///< micro-batches are summed in one tree, whatever the number of ranks
-  std::size_t bucket_bytes = std::size_t{16} << 20;
+  std::size_t bucket_bytes = std::size_t{8} << 20;
 
   int size() const { return ranks != nullptr ? ranks->size() : 1; }
   int rank() const { return ranks != nullptr ? ranks->rank() : 0; }
