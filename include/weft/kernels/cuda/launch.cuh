@@ -17,7 +17,7 @@ inline void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
   std::string text = std::string("[") + what + "] CUDA: " + cudaGetErrorString(status);
   if (status == cudaErrorNoKernelImageForDevice)
-    text += "\n  hint: this build has no code for this GPU; configure with -DCMAKE_CUDA_ARCHITECTURES=native";
+    text += "\n  hint: this build has no code for this GPU; configure with -DCMAKE_CUDA_ARCHITECTURES=... of its compute capability, such as 100";
   throw Error(text);
 }
 /// To be called right after a launch.
