@@ -150,3 +150,32 @@ TEST_CASE("updates inside the backward refuse what needs all gradients at once")
   CHECK_THROWS_WITH(adamw.backward(tape, loss, {.lr = 1, .clip = 1}), Catch::Contains("expected no clip"));
   CHECK_THROWS_WITH(adamw.backward(tape, loss, {.lr = 1}), Catch::Contains("one micro-batch"));
 }
+
+TEST_CASE("a gradient that was made ahead of its backward survives another backward in between") {
+  const auto gradients_of = [](const optim::AdamWConfig& config, bool crossed) {
+    const nn::Transformer<float> model(test::tiny(test::Arch::gpt2), 1);
+    optim::AdamW adamw(model, config);
+    const auto loss_of = [&](Index micro) { return model.loss(test::rule_tokens(2, 11, micro), test::rule_tokens(2, 11, micro + 1)); };
+    const auto key = [](Index micro) { return Key{7, 0, micro, 2, {44}}; };
+    if (crossed) {
+      Tape outer(key(1));
+      const auto second = loss_of(1);
+      {
+        Tape inner(key(0));
+        inner.backward(loss_of(0));
+      }
+      outer.backward(second);
+    } else {
+      for (const Index micro : {0, 1}) {
+        Tape tape(key(micro));
+        tape.backward(loss_of(micro));
+      }
+    }
+    adamw.step({.lr = 1e-2});
+    std::vector<float> weights;
+    adamw.with_parameters([&] { weights = test::weights(model); });
+    return weights;
+  };
+  for (const optim::AdamWConfig& config : {optim::AdamWConfig{}, optim::AdamWConfig{.exact = true}, optim::AdamWConfig{.zero = 2}, optim::AdamWConfig{.zero = 3}})
+    CHECK(test::same_bits(gradients_of(config, true), gradients_of(config, false)));
+}

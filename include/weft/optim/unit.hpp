@@ -2,6 +2,7 @@
 // them as cut.hpp cuts them.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <string>
 #include <vector>
@@ -61,6 +62,8 @@ class Unit {
 
   /// Brings what the backward wrote into the block, wherever it lies, and notes what is there. `fill`: zeroes what is not.
   void collect(bool fill) {
+    // What an op has made ahead of a backward that is still to come lies in this block: it keeps it, and the rest moves.
+    if (std::any_of(places_.begin(), places_.end(), [](const Place& p) { return p.param.slot()->claimed; })) block_ = {};
     for (Place& p : places_) {
       const Tensor<S, D> g = detail::gradient<S, D>(*p.param.slot());
       p.has |= g.defined();
