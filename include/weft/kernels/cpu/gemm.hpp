@@ -71,10 +71,15 @@ inline constexpr Index few_rows_most = 32;
 
 /// Rows of a that a micro kernel can read as they are, as elements of a panel of P; null where they must be packed.
 template <class P, class TA, class TB, class TC>
-const P* rows_as_is(const Problem<TA, TB, TC>& p) {
+const P* few_rows_as_is(const Problem<TA, TB, TC>& p) {
   if constexpr (std::is_same_v<TA, P>) return p.a;
   else if constexpr (std::is_same_v<P, Pair>) return p.a_k == 1 && p.a_m % 2 == 0 && p.K % 2 == 0 ? reinterpret_cast<const Pair*>(p.a) : nullptr;
   else return nullptr;
+}
+/// The same for many rows: columns of a large a lie in too many pages and lines to be read as they are.
+template <class P, class TA, class TB, class TC>
+const P* rows_as_is(const Problem<TA, TB, TC>& p) {
+  return p.a_k == 1 || p.M * p.K <= Index{1} << 19 ? few_rows_as_is<P>(p) : nullptr;
 }
 
 /// The tile of c at (m0, n0), of (m, n), where m is small: the time goes into reading b, so it is read once, a few of
@@ -85,7 +90,7 @@ void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n
   const MicroKernels<P> micro = micro_kernels<P>();
   const Index K = pieces(p.K, group<P>);
   const bool odd = p.K % group<P> != 0;
-  const P* const a_as_is = rows_as_is<P>(p);
+  const P* const a_as_is = few_rows_as_is<P>(p);
   const bool along_rows = p.b_n == 1, b_as_is = std::is_same_v<TB, P> && along_rows;
   const Index step = !along_rows ? 96 : b_as_is ? 64 : 16;  // each divides k_piece
   const Index n_full = round_up(n, micro.width);
@@ -129,12 +134,14 @@ void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n
   finish(p.c + m0 * p.c_m + n0, p.c_m, sums.data(), n_full, m, n, p.bias ? p.bias + n0 : nullptr, p.beta);
 }
 
-/// The part of K, in elements of a panel, that a call of `tile` is for, and what calls for other parts leave to it.
+/// The part of K, in elements of a panel, that a call of `tile` is for, what was packed for it beforehand, and what calls for other
+/// parts leave to it.
 template <class P>
 struct Range {
   Index begin, end;
-  const P* packed = nullptr;  ///< the tile's columns of b as pack_columns leaves them, piece after piece
-  sum_t<P>* sums = nullptr;   ///< (m, n rounded up to whole vectors), kept from one part to the next
+  const P* a = nullptr;      ///< all rows of the problem's a as pack_rows leaves them, piece after piece
+  const P* b = nullptr;      ///< the tile's columns of b as pack_columns leaves them, piece after piece
+  sum_t<P>* sums = nullptr;  ///< (m, n rounded up to whole vectors), kept from one part to the next
 };
 
 /// The tile of c at (m0, n0), of (m, n), from panels of P.
@@ -149,34 +156,35 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
     std::fill_n(zeros.data(), n, T{0});
     return finish(p.c + m0 * p.c_m + n0, p.c_m, zeros.data(), 0, m, n, p.bias ? p.bias + n0 : nullptr, p.beta);
   }
-  if (range.packed == nullptr && m <= few_rows_most) return few_rows<P>(p, m0, n0, m, n);
+  if (range.b == nullptr && m <= few_rows_most) return few_rows<P>(p, m0, n0, m, n);
   const bool many = K > k_piece;
   // Sums go straight to c where nothing is done to them afterwards, else through `sums`.
   const bool straight = std::is_same_v<TC, T> && p.bias == nullptr && (p.beta == 0 || !many);
-  // Rows are read as they are; columns of a large a lie in too many pages and lines for that.
-  const P* const a_as_is = p.a_k == 1 || p.M * p.K <= Index{1} << 19 ? rows_as_is<P>(p) : nullptr;
+  const P* const a_as_is = rows_as_is<P>(p);
   const Index n_full = round_up(n, micro.width);
   const bool own_sums = many && range.sums == nullptr && !(straight && n == n_full);
   const Scratch<T> scratch(own_sums ? m * n_full : micro.rows * micro.columns());
   T* sums = range.sums ? range.sums : scratch.data();
   const Index k_most = std::min(K, k_piece);
-  const Scratch<P> rows(a_as_is ? 0 : m * k_most), panel(range.packed ? 0 : k_most * micro.columns());
+  const bool pack_a = !a_as_is && range.a == nullptr;
+  const Scratch<P> rows(pack_a ? m * k_most : 0), panel(range.b ? 0 : k_most * micro.columns());
 
   for (Index k0 = range.begin; k0 < range.end; k0 += k_piece) {
     const Index k = std::min(k_piece, range.end - k0);
     const bool first = k0 == 0, last = k0 + k == K;
-    if (!a_as_is) pack_rows(rows.data(), p.a + m0 * p.a_m + group<P> * k0 * p.a_k, m, k, p.a_m, p.a_k, micro.rows, odd && last);
+    if (pack_a) pack_rows(rows.data(), p.a + m0 * p.a_m + group<P> * k0 * p.a_k, m, k, p.a_m, p.a_k, micro.rows, odd && last);
+    const P* const packed = pack_a ? rows.data() : range.a + (k0 - range.begin) * p.M + m0 * k;
 
     for (Index j = 0, wide = 0; j < n; j += wide) {
       wide = micro.panel(n - j);
       const Index valid = std::min(wide, n - j);
-      const P* b = range.packed ? range.packed + (k0 - range.begin) * n_full + j * k : panel.data();
-      if (!range.packed)
+      const P* b = range.b ? range.b + (k0 - range.begin) * n_full + j * k : panel.data();
+      if (!range.b)
         pack_columns(panel.data(), p.b + group<P> * k0 * p.b_k + (n0 + j) * p.b_n, k, valid, p.b_k, p.b_n, micro, 0, valid, odd && last);
       row_blocks(micro, m, [&](Index i, Index high, int log) {
-        const P* from = rows.data() + i * k;
+        const P* from = packed + i * k;
         Index a_row = k, a_k = 1;
-        if (interleaved(m, p.a_m)) a_row = 1, a_k = high;
+        if (interleaved(pack_a ? m : p.M, p.a_m)) a_row = 1, a_k = high;
         if (a_as_is) a_row = p.a_m / group<P>, a_k = p.a_k, from = a_as_is + (m0 + i) * a_row + k0 * a_k;
         const auto block = micro.block[wide / micro.width - 1][log];
         TC* c = p.c + (m0 + i) * p.c_m + n0 + j;
@@ -204,13 +212,14 @@ void with_panels(F&& f) {
 struct Grid {
   Index m, n;  ///< extents of a tile
 
-  Grid(Index M, Index N, Index K, Index batch) : m(std::min<Index>(M, 256)), n(std::min<Index>(N, 768)) {
+  /// `shared`: all operands are packed beforehand. Else each tile packs its columns of b, so tiles are as high as can be.
+  Grid(Index M, Index N, Index K, Index batch, bool shared) : m(std::min<Index>(M, 256)), n(std::min<Index>(N, 768)) {
     constexpr double least = 2e6;  // multiply-adds, some 20 us of one core
     // Few rows are weighed as 16: their time goes into reading b.
     const auto work = [&] { return static_cast<double>(std::max<Index>(m, 16) * n) * static_cast<double>(K); };
-    while (batch * count(M, N) < 16 && work() >= least) {
-      if (m * 3 > n && m > 8) m = m / 2;
-      else if (n > 48) n = n / 2;
+    while (batch * count(M, N) < least_tiles && work() >= least) {
+      if (n > 48 && (!shared || n >= m * 3)) n = n / 2;
+      else if (m > 8) m = m / 2;
       else break;
     }
     // Even tiles, of whole blocks and panels.
@@ -218,41 +227,66 @@ struct Grid {
     n = std::min(N, round_up(pieces(N, std::max<Index>(1, pieces(N, n))), 48));
   }
   Index count(Index M, Index N) const { return pieces(M, m) * pieces(N, n); }
+
+  static constexpr Index least_tiles = 16;  ///< enough for a few cores to share evenly
 };
 
-/// Packs b once for all rows of tiles, as much of it at a time as a buffer of a few MiB holds.
+/// Packs b, and a where it must be, once for all tiles, as much of them at a time as buffers of a few MiB hold. While the tiles of
+/// one part are computed the next is packed: these small pieces fill what would be waiting at the end.
 template <class P, class TA, class TB, class TC>
 void multiply_shared(const Problem<TA, TB, TC>& p, Grid grid) {
   using T = sum_t<P>;
   const MicroKernels<P> micro = micro_kernels<P>();
-  const Index K = pieces(p.K, group<P>);
+  const Index K = pieces(p.K, group<P>), n_tiles = pieces(p.N, grid.n), m_tiles = pieces(p.M, grid.m), width = round_up(grid.n, micro.width);
   const bool odd = p.K % group<P> != 0;
-  constexpr Index most = Index{4} << 20;
-  const Index n_tiles = pieces(p.N, grid.n), m_tiles = pieces(p.M, grid.m), width = round_up(grid.n, micro.width);
-  const Index depth = std::min(K, std::max<Index>(1, most / width / k_piece) * k_piece);
-  const Index slice = std::clamp<Index>(most / (width * depth), 1, n_tiles);
-  const Scratch<P> packed(slice * width * depth);
+  constexpr Index most = Index{4} << 20;  // elements
+  const bool pack_a = rows_as_is<P>(p) == nullptr && (p.M + n_tiles * width) * k_piece <= most;
+  // A part is `depth` of K by `slice` of the tiles' columns: all of them with a, else as deep as can be with enough tiles.
+  const Index at_once = std::min(n_tiles, pieces(Grid::least_tiles, m_tiles));
+  const Index depth = std::min(K, std::max<Index>(1, (pack_a ? most / 2 / (p.M + n_tiles * width) : most / (at_once * width)) / k_piece) * k_piece);
+  const Index slice = pack_a ? n_tiles : std::clamp<Index>(most / (width * depth), 1, n_tiles);
+  const Index depths = pieces(K, depth), parts = pieces(n_tiles, slice) * depths, a_size = pack_a ? p.M * depth : 0, b_size = slice * width * depth;
+  const Scratch<P> packed(std::min<Index>(parts, 2) * (a_size + b_size));
   const Scratch<T> sums(depth < K ? slice * m_tiles * grid.m * width : 0);
-  // Pieces of packing: long rows where there are enough of them.
-  const Index k_pieces = pieces(depth, k_piece), chunk = (slice * k_pieces >= 16 ? 16 : 4) * micro.columns();
-  const Index chunks = pieces(grid.n, chunk);
-  for (Index first = 0; first < n_tiles; first += slice)
-    for (Index begin = 0; begin < K; begin += depth) {
-      const Index tiles = std::min(slice, n_tiles - first), end = std::min(begin + depth, K);
-      parallel(tiles * k_pieces * chunks, [&](Index i) {
-        const Index t = i / (k_pieces * chunks), k0 = begin + i / chunks % k_pieces * k_piece, j = i % chunks * chunk;
-        const Index n0 = (first + t) * grid.n, n = std::min(grid.n, p.N - n0);
-        if (j >= n || k0 >= end) return;
-        P* to = packed.data() + t * width * depth + (k0 - begin) * round_up(n, micro.width);
-        const Index k = std::min(k_piece, end - k0);
-        pack_columns(to, p.b + group<P> * k0 * p.b_k + n0 * p.b_n, k, n, p.b_k, p.b_n, micro, j, std::min(j + chunk, n), odd && k0 + k == K);
-      });
-      parallel(tiles * m_tiles, [&](Index i) {
-        const Index t = i / m_tiles, m0 = i % m_tiles * grid.m, n0 = (first + t) * grid.n;
-        tile<P>(p, m0, n0, std::min(grid.m, p.M - m0), std::min(grid.n, p.N - n0),
-                {begin, end, packed.data() + t * width * depth, depth < K ? sums.data() + i * grid.m * width : nullptr});
-      });
+  // Pieces of packing: long rows of b where there are enough of them.
+  constexpr Index rows = 64;
+  const Index k_pieces = pieces(depth, k_piece), columns = (slice * k_pieces >= 16 ? 16 : 4) * micro.columns();
+  const Index a_pieces = pack_a ? k_pieces * pieces(p.M, rows) : 0, b_pieces = slice * k_pieces * pieces(grid.n, columns);
+
+  struct Part {
+    P *a, *b;
+    Index first, begin, end;
+  };
+  const auto part = [&](Index i) {
+    P* const a = packed.data() + i % 2 * (a_size + b_size);
+    const Index begin = i % depths * depth;
+    return Part{a, a + a_size, i / depths * slice, begin, std::min(begin + depth, K)};
+  };
+  const auto pack = [&](const Part& to, Index i) {
+    const Index k0 = to.begin + i % k_pieces * k_piece, k = std::min(k_piece, to.end - k0);
+    if (k <= 0) return;
+    const bool last = odd && k0 + k == K;
+    if (i < a_pieces) {
+      const Index m0 = i / k_pieces * rows;
+      return pack_rows(to.a + (k0 - to.begin) * p.M + m0 * k, p.a + m0 * p.a_m + group<P> * k0 * p.a_k, std::min(rows, p.M - m0), k, p.a_m, p.a_k,
+                       micro.rows, last);
     }
+    const Index t = (i - a_pieces) / k_pieces % slice, j = (i - a_pieces) / k_pieces / slice * columns;
+    const Index n0 = (to.first + t) * grid.n, n = std::min(grid.n, p.N - n0);
+    if (j < n)
+      pack_columns(to.b + t * width * depth + (k0 - to.begin) * round_up(n, micro.width), p.b + group<P> * k0 * p.b_k + n0 * p.b_n, k, n, p.b_k, p.b_n,
+                   micro, j, std::min(j + columns, n), last);
+  };
+  const auto compute = [&](const Part& of, Index i) {
+    const Index t = i / m_tiles, m0 = i % m_tiles * grid.m, n0 = (of.first + t) * grid.n;
+    tile<P>(p, m0, n0, std::min(grid.m, p.M - m0), std::min(grid.n, p.N - n0),
+            {of.begin, of.end, pack_a ? of.a : nullptr, of.b + t * width * depth, depth < K ? sums.data() + i * grid.m * width : nullptr});
+  };
+  for (Index i = -1; i < parts; ++i) {
+    const Part now = part(std::max<Index>(i, 0)), next = part(i + 1);
+    const Index tiles = i < 0 ? 0 : std::min(slice, n_tiles - now.first) * m_tiles;
+    parallel(tiles + (i + 1 < parts ? a_pieces + b_pieces : 0), [&](Index piece) { piece < tiles ? compute(now, piece) : pack(next, piece - tiles); });
+  }
 }
 
 /// `batch` problems; problem(i) is the i-th, all of the same extents.
@@ -261,7 +295,7 @@ void multiply_panels(Index batch, Index M, Index N, Index K, GetProblem problem)
 #if defined(WEFT_ONEDNN)
   if constexpr (std::is_same_v<decltype(problem(0)), Problem<float, float, float>>)
     if (onednn_takes(problem(0))) {
-      const Grid tiled(M, N, K, batch);
+      const Grid tiled(M, N, K, batch, true);
       const Index rows = pieces(M, tiled.m), count = tiled.count(M, N);
       return parallel(batch * count, [&](Index i) {
         const Index m0 = i % count % rows * tiled.m, n0 = i % count / rows * tiled.n;
@@ -269,13 +303,13 @@ void multiply_panels(Index batch, Index M, Index N, Index K, GetProblem problem)
       });
     }
 #endif
-  const Grid alone(M, N, K, 1);
-  // Packing beforehand for a single row of tiles gains nothing.
-  if (alone.m < M && K > 0 && (batch == 1 || alone.count(M, N) >= 16)) {
+  const Grid alone(M, N, K, 1, true);
+  // Packing beforehand gains nothing where a single row of tiles reads a as it is.
+  if (K > 0 && (batch == 1 || alone.count(M, N) >= Grid::least_tiles) && (M > 256 || (M > few_rows_most && !rows_as_is<P>(problem(0))))) {
     for (Index i = 0; i < batch; ++i) multiply_shared<P>(problem(i), alone);
     return;
   }
-  const Grid grid(M, N, K, batch);
+  const Grid grid(M, N, K, batch, false);
   const Index m_tiles = pieces(M, grid.m), tiles = grid.count(M, N);
   parallel(batch * tiles, [&](Index i) {
     const Index m0 = i % tiles % m_tiles * grid.m, n0 = i % tiles / m_tiles * grid.n;
