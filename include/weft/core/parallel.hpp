@@ -43,6 +43,13 @@ inline int& thread_count() {
 #endif
   return count;
 }
+
+/// The pieces that a thread takes first, then the others help: so it meets the same rows from op to op, in its own caches, and no
+/// counter is fought for while all are busy.
+struct alignas(64) Share {
+  static constexpr int most = 64;
+  Index next, end;
+};
 }  // namespace detail
 
 /// How many threads this rank uses. By default what OpenMP says (OMP_NUM_THREADS, else the cores).
@@ -61,17 +68,21 @@ void parallel(Index pieces, Piece&& piece) {
 #if defined(_OPENMP)
   if (pieces > 1 && threads() > 1 && omp_in_parallel() == 0) {
     std::exception_ptr error;
-    const int team = static_cast<int>(std::min<Index>(pieces, threads()));
+    const int team = static_cast<int>(std::min<Index>(pieces, threads())), shares = std::min(team, detail::Share::most);
+    detail::Share share[detail::Share::most];
+    for (int s = 0; s < shares; ++s) share[s].next = s * pieces / shares, share[s].end = (s + 1) * pieces / shares;
 #pragma omp parallel num_threads(team)
     {
       const FlushDenormals flush;
-#pragma omp for schedule(dynamic, 1)
-      for (Index i = 0; i < pieces; ++i) {
-        try {
-          piece(i);
-        } catch (...) {
+      for (int s = 0, mine = omp_get_thread_num(); s < shares; ++s) {
+        detail::Share& from = share[(mine + s) % shares];
+        for (Index i = 0; (i = __atomic_fetch_add(&from.next, 1, __ATOMIC_RELAXED)) < from.end;) {
+          try {
+            piece(i);
+          } catch (...) {
 #pragma omp critical(weft_parallel_error)
-          if (!error) error = std::current_exception();
+            if (!error) error = std::current_exception();
+          }
         }
       }
     }

@@ -142,6 +142,7 @@ struct Range {
   const P* a = nullptr;      ///< all rows of the problem's a as pack_rows leaves them, piece after piece
   const P* b = nullptr;      ///< the tile's columns of b as pack_columns leaves them, piece after piece
   sum_t<P>* sums = nullptr;  ///< (m, n rounded up to whole vectors), kept from one part to the next
+  Index next = 0;            ///< so many columns on begins the tile that this thread probably gets next
 };
 
 /// The tile of c at (m0, n0), of (m, n), from panels of P.
@@ -179,9 +180,15 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
       wide = micro.panel(n - j);
       const Index valid = std::min(wide, n - j);
       const P* b = range.b ? range.b + (k0 - range.begin) * n_full + j * k : panel.data();
+      Index next_k = 0, next_n = range.next > 0 ? n0 + range.next : p.N;  // the panel after this one
+      if (j + wide < n) next_k = k0, next_n = n0 + j + wide;
+      else if (k0 + k < range.end) next_k = k0 + k, next_n = n0;
+      const Index next_rows = group<P> * std::min(k_piece, range.end - next_k) - (odd ? 1 : 0), next_columns = std::min(micro.columns(), p.N - next_n);
       if (!range.b)
         pack_columns(panel.data(), p.b + group<P> * k0 * p.b_k + (n0 + j) * p.b_n, k, valid, p.b_k, p.b_n, micro, 0, valid, odd && last);
       row_blocks(micro, m, [&](Index i, Index high, int log) {
+        if (!range.b && next_columns > 0)
+          fetch_columns(p.b + group<P> * next_k * p.b_k + next_n * p.b_n, next_rows, next_columns, p.b_k, p.b_n, i / micro.rows, pieces(m, micro.rows));
         const P* from = packed + i * k;
         Index a_row = k, a_k = 1;
         if (interleaved(pack_a ? m : p.M, p.a_m)) a_row = 1, a_k = high;
@@ -313,7 +320,8 @@ void multiply_panels(Index batch, Index M, Index N, Index K, GetProblem problem)
   const Index m_tiles = pieces(M, grid.m), tiles = grid.count(M, N);
   parallel(batch * tiles, [&](Index i) {
     const Index m0 = i % tiles % m_tiles * grid.m, n0 = i % tiles / m_tiles * grid.n;
-    tile<P>(problem(i / tiles), m0, n0, std::min(grid.m, M - m0), std::min(grid.n, N - n0), {0, pieces(K, group<P>)});
+    tile<P>(problem(i / tiles), m0, n0, std::min(grid.m, M - m0), std::min(grid.n, N - n0),
+            {.begin = 0, .end = pieces(K, group<P>), .next = m_tiles == 1 ? threads() * grid.n : 0});
   });
 }
 template <class GetProblem>

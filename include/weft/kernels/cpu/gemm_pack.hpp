@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
 #include "weft/core/dtype.hpp"
 #include "weft/core/simd.hpp"
@@ -170,6 +171,18 @@ void pack_columns(T* to, const S* from, Index k, Index n, Index b_k, Index b_n, 
       }
     }
   });
+}
+
+/// Fetches the part-th of `parts` shares of what pack_columns will read of (k, n), that the memory's latency passes while something
+/// else is computed.
+template <class S>
+void fetch_columns(const S* from, Index k, Index n, Index b_k, Index b_n, Index part, Index parts) {
+  if (b_n > b_k) std::swap(k, n), std::swap(b_k, b_n);
+  constexpr Index line = 64 / static_cast<Index>(sizeof(S));
+  for (Index i = part * k / parts; i < (part + 1) * k / parts; ++i) {
+    for (Index j = 0; j < n; j += line) __builtin_prefetch(from + i * b_k + j * b_n, 0, 2);
+    __builtin_prefetch(from + i * b_k + (n - 1) * b_n, 0, 2);
+  }
 }
 
 /// True iff packed rows of a lie interleaved in blocks: element (r, i) of the block at row m at [m * k + i * rows + r],
