@@ -31,6 +31,8 @@ struct Memory {
   virtual void* allocate(std::size_t bytes) = 0;
   /// Gives a block of `bytes` back; from any thread, and also after the memory's own thread has ended.
   virtual void release(void* data, std::size_t bytes) = 0;
+  /// Returns every block that waits to be used again to the system.
+  virtual void release_cached() = 0;
 };
 
 /// Host memory.
@@ -82,8 +84,7 @@ class Allocator final : public Memory {
     if (last) delete this;
   }
 
-  /// Returns every waiting block to the system.
-  void release_cached() {
+  void release_cached() override {
     for (Block*& list : free_)
       while (list != nullptr) std::free(std::exchange(list, list->next));
     pages_.unmap_free();

@@ -85,7 +85,8 @@ class AdamW : private Sink {
     const double norm = units_.norm(sums_, where);
     const GradientNorm result(norm, steps_);
     if (result.finite()) {
-      ++steps_;
+      // The states stay: holes between activations would be no place for them, and the next step would need other memory.
+      if (steps_++ == 0) memory_of<D>().release_cached();
       const Tensor<float, D> scale = scalar<float, D>(options.clip > 0 && norm > options.clip ? static_cast<float>(options.clip / norm) : 1.0f);
       units_.release_all();
       for_each_unit([&](auto& u) {

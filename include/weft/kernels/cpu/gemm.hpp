@@ -108,6 +108,11 @@ void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n
         wide = micro.panel(n - j);
         const Index valid = std::min(wide, n - j);
         const TB* source = p.b + group<P> * k0 * p.b_k + (n0 + j) * p.b_n;
+        // What comes next is fetched: of rows the next step's, of columns a share of the next strip's, which lie one after the other.
+        if (along_rows && k0 + step < K)
+          fetch_columns(source + group<P> * step * p.b_k, group<P> * std::min(step, K - k0 - step) - (odd ? 1 : 0), valid, p.b_k, p.b_n, 0, 1);
+        if (const Index after = n0 + j + wide; !along_rows && after < p.N)
+          fetch_columns(p.b + after * p.b_n, p.K, std::min(wide, p.N - after), p.b_k, p.b_n, k0 / step, pieces(K, step));
         const P* b = panel.data();
         Index b_k = wide;
         if constexpr (std::is_same_v<TB, P>)
@@ -321,7 +326,7 @@ void multiply_panels(Index batch, Index M, Index N, Index K, GetProblem problem)
   parallel(batch * tiles, [&](Index i) {
     const Index m0 = i % tiles % m_tiles * grid.m, n0 = i % tiles / m_tiles * grid.n;
     tile<P>(problem(i / tiles), m0, n0, std::min(grid.m, M - m0), std::min(grid.n, N - n0),
-            {.begin = 0, .end = pieces(K, group<P>), .next = m_tiles == 1 ? threads() * grid.n : 0});
+            {.begin = 0, .end = pieces(K, group<P>), .next = m_tiles == 1 ? grid.n : 0});
   });
 }
 template <class GetProblem>

@@ -66,7 +66,7 @@ class Pool final : public Memory {
     free.insert({block->second.size, block->first});
   }
   /// Returns segments of which nothing is held to the driver.
-  void release_cached() {
+  void release_cached() override {
     const std::lock_guard lock(mutex_);
     unmap_free();
   }
