@@ -1,143 +1,20 @@
-// Matrix products as tiles, for float, double and bf16 of any strides. Each element is a chain of multiply-adds (fused
-// from AVX2 on) over pieces of 384 along K, and the pieces are added in order: its bits depend on its row, its column
-// and K alone (of bf16 the links are pairs along K where the processor multiplies these, core/simd.hpp), never on M, N, the batch, the layout, the tiles or the number of threads. oneDNN's dnnl_sgemm, a few
-// hundredths faster on most large shapes and a fifth on the largest, does not have that, so it is a choice of the build.
+// Matrix products as tiles, for float, double and bf16 of any strides. Each element is a chain of multiply-adds (fused from AVX2 on) over
+// pieces of 384 along K, and the pieces are added in order: its bits depend on its row, its column and K alone (of bf16 the links are
+// pairs along K where the processor multiplies these, core/simd.hpp), never on M, N, the batch, the layout, the tiles or the number of
+// threads. oneDNN's dnnl_sgemm, a few hundredths faster on most large shapes and a fifth on the largest, does not have that, so it is a
+// choice of the build.
 #pragma once
 
 #include <algorithm>
 
 #include "weft/core/parallel.hpp"
 #include "weft/core/scratch.hpp"
-#include "weft/core/view.hpp"
-#include "weft/kernels/cpu/gemm_micro.hpp"
-#include "weft/kernels/cpu/gemm_pack.hpp"
+#include "weft/kernels/cpu/gemm_few_rows.hpp"
 #if defined(WEFT_ONEDNN)
 #include "weft/kernels/cpu/gemm_onednn.hpp"
 #endif
 
 namespace weft::inline WEFT_ABI::kernels::gemm {
-
-/// The pieces that K is cut into. It decides bits.
-inline constexpr Index k_piece = 384;
-
-constexpr Index pieces(Index n, Index size) { return (n + size - 1) / size; }
-constexpr Index round_up(Index n, Index to) { return pieces(n, to) * to; }
-
-/// c (M, N) = a (M, K) b (K, N) + bias (N), by strides; beta as in Out.
-template <class TA, class TB, class TC>
-struct Problem {
-  Index M, N, K;
-  const TA* a;
-  Index a_m, a_k;
-  const TB* b;
-  Index b_k, b_n;
-  const TB* bias;
-  TC* c;
-  Index c_m;
-  int beta;
-};
-
-/// c (rows, columns) = sums + bias: added and rounded once.
-template <class TC, class TB>
-void finish(TC* c, Index c_row, const stat_t<TC>* sums, Index row, Index rows, Index columns, const TB* bias,
-            int beta) {
-  using T = stat_t<TC>;
-  simd([=]() WEFT_INLINE {
-    for (Index r = 0; r < rows; ++r) {
-      TC* to = c + r * c_row;
-      const T* sum = sums + r * row;
-      if (bias)
-#pragma omp simd
-        for (Index j = 0; j < columns; ++j) put(to[j], sum[j] + static_cast<T>(bias[j]), beta);
-      else
-#pragma omp simd
-        for (Index j = 0; j < columns; ++j) put(to[j], sum[j], beta);
-    }
-  });
-}
-
-/// Calls block(first row, rows, log2 of the rows) over m rows, in the sizes that micro kernels have.
-template <class T, class Block>
-void row_blocks(const MicroKernels<T>& micro, Index m, Block block) {
-  int log = micro.rows == 8 ? 3 : 2;
-  for (Index i = 0; i < m; i += Index{1} << log) {
-    while ((Index{1} << log) > m - i) --log;
-    block(i, Index{1} << log, log);
-  }
-}
-
-/// Up to so many rows b is not packed beforehand.
-inline constexpr Index few_rows_most = 32;
-
-/// Rows of a that a micro kernel can read as they are, as elements of a panel of P; null where they must be packed.
-template <class P, class TA, class TB, class TC>
-const P* few_rows_as_is(const Problem<TA, TB, TC>& p) {
-  if constexpr (std::is_same_v<TA, P>) return p.a;
-  else if constexpr (std::is_same_v<P, Pair>) return p.a_k == 1 && p.a_m % 2 == 0 && p.K % 2 == 0 ? reinterpret_cast<const Pair*>(p.a) : nullptr;
-  else return nullptr;
-}
-/// The same for many rows: columns of a large a lie in too many pages and lines to be read as they are.
-template <class P, class TA, class TB, class TC>
-const P* rows_as_is(const Problem<TA, TB, TC>& p) {
-  return p.a_k == 1 || p.M * p.K <= Index{1} << 19 ? few_rows_as_is<P>(p) : nullptr;
-}
-
-/// The tile of c at (m0, n0), of (m, n), where m is small: the time goes into reading b, so it is read once, a few of
-/// its rows at a time. The chains go on from step to step, so the bits are those of `tile`.
-template <class P, class TA, class TB, class TC>
-void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n) {
-  using T = sum_t<P>;
-  const MicroKernels<P> micro = micro_kernels<P>();
-  const Index K = pieces(p.K, group<P>);
-  const bool odd = p.K % group<P> != 0;
-  const P* const a_as_is = few_rows_as_is<P>(p);
-  const bool along_rows = p.b_n == 1, b_as_is = std::is_same_v<TB, P> && along_rows;
-  const Index step = !along_rows ? 96 : b_as_is ? 64 : 16;  // each divides k_piece
-  const Index n_full = round_up(n, micro.width);
-  const Scratch<P> rows(a_as_is ? 0 : m * K), panel(step * micro.columns());
-  const Scratch<T> sums(m * n_full), part(m * n_full);
-  // Blocks of one row: one after the other, whatever a's strides.
-  if (!a_as_is) pack_rows(rows.data(), p.a + m0 * p.a_m, m, K, p.a_m, p.a_k, 1, odd);
-
-  for (Index strip = 0, next = 0; strip < n; strip = next) {
-    next = along_rows ? n : strip + micro.panel(n - strip);
-    for (Index k0 = 0; k0 < K; k0 += step) {
-      const Index in_piece = k0 % k_piece, k = std::min(step, K - k0);
-      T* into = k0 < k_piece ? sums.data() : part.data();
-      for (Index j = strip, wide = 0; j < std::min(n, next); j += wide) {
-        wide = micro.panel(n - j);
-        const Index valid = std::min(wide, n - j);
-        const TB* source = p.b + group<P> * k0 * p.b_k + (n0 + j) * p.b_n;
-        // What comes next is fetched: of rows the next step's, of columns a share of the next strip's, which lie one after the other.
-        if (along_rows && k0 + step < K)
-          fetch_columns(source + group<P> * step * p.b_k, group<P> * std::min(step, K - k0 - step) - (odd ? 1 : 0), valid, p.b_k, p.b_n, 0, 1);
-        if (const Index after = n0 + j + wide; !along_rows && after < p.N)
-          fetch_columns(p.b + after * p.b_n, p.K, std::min(wide, p.N - after), p.b_k, p.b_n, k0 / step, pieces(K, step));
-        const P* b = panel.data();
-        Index b_k = wide;
-        if constexpr (std::is_same_v<TB, P>)
-          if (b_as_is && valid == wide) b = source, b_k = p.b_k;
-        if (b == panel.data()) pack_columns(panel.data(), source, k, valid, p.b_k, p.b_n, micro, 0, valid, odd && k0 + k == K);
-        row_blocks(micro, m, [&](Index i, Index, int log) {
-          const P* from = rows.data() + i * K + k0;
-          Index a_row = K, a_k = 1;
-          if (a_as_is) a_row = p.a_m / group<P>, a_k = p.a_k, from = a_as_is + (m0 + i) * a_row + k0 * a_k;
-          micro.block[wide / micro.width - 1][log](k, from, a_row, a_k, b, b_k, into + i * n_full + j, n_full,
-                                                   in_piece == 0 ? Into::assign : Into::resume);
-        });
-      }
-      if (k0 >= k_piece && (in_piece + step == k_piece || k0 + step >= K)) {
-        simd([n_full, m, sum = sums.data() + strip, add = part.data() + strip, width = std::min(n_full, next) - strip]()
-                 WEFT_INLINE {
-          for (Index i = 0; i < m; ++i)
-#pragma omp simd
-            for (Index j = 0; j < width; ++j) sum[i * n_full + j] += add[i * n_full + j];
-        });
-      }
-    }
-  }
-  finish(p.c + m0 * p.c_m + n0, p.c_m, sums.data(), n_full, m, n, p.bias ? p.bias + n0 : nullptr, p.beta);
-}
 
 /// The part of K, in elements of a panel, that a call of `tile` is for, what was packed for it beforehand, and what calls for other
 /// parts leave to it.
@@ -227,9 +104,9 @@ struct Grid {
   /// `shared`: all operands are packed beforehand. Else each tile packs its columns of b, so tiles are as high as can be.
   Grid(Index M, Index N, Index K, Index batch, bool shared) : m(std::min<Index>(M, 256)), n(std::min<Index>(N, 768)) {
     constexpr double least = 2e6;  // multiply-adds, some 20 us of one core
-    // Few rows are weighed as 16: their time goes into reading b.
+    // Few rows are weighed as 16: their time goes into reading b. Tiles that pack nothing may be smaller.
     const auto work = [&] { return static_cast<double>(std::max<Index>(m, 16) * n) * static_cast<double>(K); };
-    while (batch * count(M, N) < least_tiles && work() >= least) {
+    while (batch * count(M, N) < (shared ? 3 : 1) * least_tiles && work() >= least) {
       if (n > 48 && (!shared || n >= m * 3)) n = n / 2;
       else if (m > 8) m = m / 2;
       else break;

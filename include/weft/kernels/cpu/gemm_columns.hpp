@@ -1,0 +1,91 @@
+// The innermost block where b's columns lie one after the other and rows are few: 16 columns are read in whole lines, so that memory
+// streams, and turned in registers. Each element is the same chain of multiply-adds as in gemm_micro.hpp.
+#pragma once
+
+#include "weft/kernels/cpu/gemm_micro.hpp"
+
+namespace weft::inline WEFT_ABI::kernels::gemm {
+
+inline constexpr Index strip_columns = 16;
+
+/// c (rows, 16) = (c +) sum over k of a(:, k) b(k, :). a is read at a[r * a_row + i * a_k], b at b[j * b_n + i].
+template <class T>
+using ColumnsKernel = void (*)(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_n, float* c, Into into);
+
+#if defined(__x86_64__)
+// sum += y * (the element of a in memory, for all lanes).
+#define WEFT_ADD_PRODUCT(sum, y, element)                                                                                                  \
+  if constexpr (std::is_same_v<T, Pair>) __asm__("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(y), "m"(element));                      \
+  else __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(y), "m"(element))
+
+template <class T, int Rows>
+WEFT_AVX512 void columns_avx512(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_n, float* c, Into into) {
+  typedef float Vec __attribute__((vector_size(64)));
+  typedef float Memory __attribute__((vector_size(64), aligned(4), may_alias));
+  Vec sum[Rows];
+#pragma GCC unroll 8
+  for (int r = 0; r < Rows; ++r) sum[r] = Vec{};
+  Index i = 0;
+  for (; i + 16 <= k; i += 16) {
+    Vec x[16], u[16];  // x: a column each, at last a row of b each
+#pragma GCC unroll 16
+    for (int j = 0; j < 16; ++j) x[j] = *reinterpret_cast<const Memory*>(b + j * b_n + i);
+#pragma GCC unroll 4
+    for (int j = 0; j < 16; j += 4) {  // 4 x 4 within each quarter of the vectors
+      const Vec low0 = __builtin_shufflevector(x[j], x[j + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+      const Vec high0 = __builtin_shufflevector(x[j], x[j + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+      const Vec low1 = __builtin_shufflevector(x[j + 2], x[j + 3], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+      const Vec high1 = __builtin_shufflevector(x[j + 2], x[j + 3], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+      u[j] = __builtin_shufflevector(low0, low1, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+      u[j + 1] = __builtin_shufflevector(low0, low1, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+      u[j + 2] = __builtin_shufflevector(high0, high1, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+      u[j + 3] = __builtin_shufflevector(high0, high1, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {  // 4 x 4 of the quarters
+      const Vec low0 = __builtin_shufflevector(u[j], u[j + 4], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+      const Vec high0 = __builtin_shufflevector(u[j], u[j + 4], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+      const Vec low1 = __builtin_shufflevector(u[j + 8], u[j + 12], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+      const Vec high1 = __builtin_shufflevector(u[j + 8], u[j + 12], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+      x[j] = __builtin_shufflevector(low0, low1, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+      x[j + 4] = __builtin_shufflevector(low0, low1, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+      x[j + 8] = __builtin_shufflevector(high0, high1, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+      x[j + 12] = __builtin_shufflevector(high0, high1, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    }
+#pragma GCC unroll 16
+    for (int l = 0; l < 16; ++l)
+#pragma GCC unroll 8
+      for (int r = 0; r < Rows; ++r) { WEFT_ADD_PRODUCT(sum[r], x[l], a[r * a_row + (i + l) * a_k]); }
+  }
+  for (; i < k; ++i) {
+    alignas(64) T row[16];
+    for (int j = 0; j < 16; ++j) row[j] = b[j * b_n + i];
+    Vec y;
+    __builtin_memcpy(&y, row, sizeof y);
+#pragma GCC unroll 8
+    for (int r = 0; r < Rows; ++r) { WEFT_ADD_PRODUCT(sum[r], y, a[r * a_row + i * a_k]); }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < Rows; ++r) {
+    auto* const to = reinterpret_cast<Memory*>(c + r * 16);
+    *to = into == Into::add ? *to + sum[r] : sum[r];
+  }
+}
+#undef WEFT_ADD_PRODUCT
+#endif
+
+/// That of this process's instruction set for 1 to 8 rows; null where there is none.
+template <class T>
+ColumnsKernel<T> columns_kernel([[maybe_unused]] Index rows) {
+#if defined(__x86_64__)
+  if constexpr (sizeof(T) == 4)
+    if (isa() == Isa::avx512) {
+      constexpr ColumnsKernel<T> kernels[] = {columns_avx512<T, 1>, columns_avx512<T, 2>, columns_avx512<T, 3>, columns_avx512<T, 4>,
+                                              columns_avx512<T, 5>, columns_avx512<T, 6>, columns_avx512<T, 7>, columns_avx512<T, 8>};
+      return kernels[rows - 1];
+    }
+#endif
+  return nullptr;
+}
+
+}  // namespace weft::inline WEFT_ABI::kernels::gemm

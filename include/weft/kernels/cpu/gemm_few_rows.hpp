@@ -1,0 +1,102 @@
+// Matrix products of few rows, as decoding has them: bound by reading b.
+#pragma once
+
+#include "weft/core/scratch.hpp"
+#include "weft/kernels/cpu/gemm_columns.hpp"
+#include "weft/kernels/cpu/gemm_pack.hpp"
+#include "weft/kernels/cpu/gemm_problem.hpp"
+
+namespace weft::inline WEFT_ABI::kernels::gemm {
+
+/// b's columns as a columns kernel reads them, elements of a panel one after the other; null where they are not.
+template <class P, class TA, class TB, class TC>
+const P* columns_as_is(const Problem<TA, TB, TC>& p) {
+  if (columns_kernel<P>(1) == nullptr || p.b_k != 1) return nullptr;
+  if constexpr (std::is_same_v<TB, P>) return p.b;
+  else if constexpr (std::is_same_v<P, Pair>)
+    return p.b_n % 2 == 0 && p.K % 2 == 0 && reinterpret_cast<std::uintptr_t>(p.b) % 4 == 0 ? reinterpret_cast<const Pair*>(p.b) : nullptr;
+  else return nullptr;
+}
+
+/// As few_rows, where b's columns lie one after the other: (m, n) of at most 8 rows and whole strips of columns.
+template <class P, class TA, class TB, class TC>
+void few_rows_by_columns(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n) {
+  const Index K = pieces(p.K, group<P>), b_n = p.b_n / group<P>;
+  const P *const b = columns_as_is<P>(p) + n0 * b_n, *const a_as_is = few_rows_as_is<P>(p);
+  const Scratch<P> rows(a_as_is ? 0 : m * K);
+  if (!a_as_is) pack_rows(rows.data(), p.a + m0 * p.a_m, m, K, p.a_m, p.a_k, 1, p.K % group<P> != 0);
+  const Index a_row = a_as_is ? p.a_m / group<P> : K, a_k = a_as_is ? p.a_k : 1;
+  const P* const a = a_as_is ? a_as_is + m0 * a_row : rows.data();
+  const ColumnsKernel<P> kernel = columns_kernel<P>(m);
+  alignas(64) float sums[8 * strip_columns];
+  for (Index j = 0; j < n; j += strip_columns) {
+    for (Index k0 = 0; k0 < K; k0 += k_piece)
+      kernel(std::min(k_piece, K - k0), a + k0 * a_k, a_row, a_k, b + j * b_n + k0, b_n, sums, k0 == 0 ? Into::assign : Into::add);
+    finish(p.c + m0 * p.c_m + n0 + j, p.c_m, sums, strip_columns, m, strip_columns, p.bias ? p.bias + n0 + j : nullptr, p.beta);
+  }
+}
+
+/// The tile of c at (m0, n0), of (m, n), where m is small: the time goes into reading b, so it is read once, a few of
+/// its rows at a time. The chains go on from step to step, so the bits are those of `tile`.
+template <class P, class TA, class TB, class TC>
+void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n) {
+  using T = sum_t<P>;
+  if constexpr (sizeof(P) == 4)
+    if (const Index whole = n / strip_columns * strip_columns; m <= 8 && whole > 0 && p.K > 0 && columns_as_is<P>(p) != nullptr) {
+      few_rows_by_columns<P>(p, m0, n0, m, whole);
+      if (whole == n) return;
+      n0 += whole, n -= whole;
+    }
+  const MicroKernels<P> micro = micro_kernels<P>();
+  const Index K = pieces(p.K, group<P>);
+  const bool odd = p.K % group<P> != 0;
+  const P* const a_as_is = few_rows_as_is<P>(p);
+  const bool along_rows = p.b_n == 1, b_as_is = std::is_same_v<TB, P> && along_rows;
+  const Index step = !along_rows ? 96 : b_as_is ? 64 : 16;  // each divides k_piece
+  const Index n_full = round_up(n, micro.width);
+  const Scratch<P> rows(a_as_is ? 0 : m * K), panel(step * micro.columns());
+  const Scratch<T> sums(m * n_full), part(m * n_full);
+  // Blocks of one row: one after the other, whatever a's strides.
+  if (!a_as_is) pack_rows(rows.data(), p.a + m0 * p.a_m, m, K, p.a_m, p.a_k, 1, odd);
+
+  for (Index strip = 0, next = 0; strip < n; strip = next) {
+    next = along_rows ? n : strip + micro.panel(n - strip);
+    for (Index k0 = 0; k0 < K; k0 += step) {
+      const Index in_piece = k0 % k_piece, k = std::min(step, K - k0);
+      T* into = k0 < k_piece ? sums.data() : part.data();
+      for (Index j = strip, wide = 0; j < std::min(n, next); j += wide) {
+        wide = micro.panel(n - j);
+        const Index valid = std::min(wide, n - j);
+        const TB* source = p.b + group<P> * k0 * p.b_k + (n0 + j) * p.b_n;
+        // What comes next is fetched: of rows the next step's, of columns a share of the next strip's, which lie one after the other.
+        if (along_rows && k0 + step < K)
+          fetch_columns(source + group<P> * step * p.b_k, group<P> * std::min(step, K - k0 - step) - (odd ? 1 : 0), valid, p.b_k, p.b_n, 0, 1);
+        if (const Index after = n0 + j + wide; !along_rows && after < p.N)
+          fetch_columns(p.b + after * p.b_n, p.K, std::min(wide, p.N - after), p.b_k, p.b_n, k0 / step, pieces(K, step));
+        const P* b = panel.data();
+        Index b_k = wide;
+        if constexpr (std::is_same_v<TB, P>)
+          if (b_as_is && valid == wide) b = source, b_k = p.b_k;
+        if (b == panel.data()) pack_columns(panel.data(), source, k, valid, p.b_k, p.b_n, micro, 0, valid, odd && k0 + k == K);
+        row_blocks(micro, m, [&](Index i, Index, int log) {
+          const P* from = rows.data() + i * K + k0;
+          Index a_row = K, a_k = 1;
+          if (a_as_is) a_row = p.a_m / group<P>, a_k = p.a_k, from = a_as_is + (m0 + i) * a_row + k0 * a_k;
+          micro.block[wide / micro.width - 1][log](k, from, a_row, a_k, b, b_k, into + i * n_full + j, n_full,
+                                                   in_piece == 0 ? Into::assign : Into::resume);
+        });
+      }
+      if (k0 >= k_piece && (in_piece + step == k_piece || k0 + step >= K)) {
+        simd([n_full, m, sum = sums.data() + strip, add = part.data() + strip, width = std::min(n_full, next) - strip]()
+                 WEFT_INLINE {
+          for (Index i = 0; i < m; ++i)
+#pragma omp simd
+            for (Index j = 0; j < width; ++j) sum[i * n_full + j] += add[i * n_full + j];
+        });
+      }
+    }
+  }
+  finish(p.c + m0 * p.c_m + n0, p.c_m, sums.data(), n_full, m, n, p.bias ? p.bias + n0 : nullptr, p.beta);
+}
+
+}  // namespace weft::inline WEFT_ABI::kernels::gemm
