@@ -56,7 +56,7 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
     const Index k = std::min(k_piece, range.end - k0);
     const bool first = k0 == 0, last = k0 + k == K;
     if (pack_a) pack_rows(rows.data(), p.a + m0 * p.a_m + group<P> * k0 * p.a_k, m, k, p.a_m, p.a_k, micro.rows, odd && last);
-    const P* const packed = pack_a ? rows.data() : range.a + (k0 - range.begin) * p.M + m0 * k;
+    const P* const packed = pack_a ? rows.data() : range.a ? range.a + (k0 - range.begin) * p.M + m0 * k : nullptr;
 
     for (Index j = 0, wide = 0; j < n; j += wide) {
       wide = micro.panel(n - j);
@@ -71,10 +71,10 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
       row_blocks(micro, m, [&](Index i, Index high, int log) {
         if (!range.b && next_columns > 0)
           fetch_columns(p.b + group<P> * next_k * p.b_k + next_n * p.b_n, next_rows, next_columns, p.b_k, p.b_n, i / micro.rows, pieces(m, micro.rows));
-        const P* from = packed + i * k;
         Index a_row = k, a_k = 1;
-        if (interleaved(pack_a ? m : p.M, p.a_m)) a_row = 1, a_k = high;
-        if (a_as_is) a_row = p.a_m / group<P>, a_k = p.a_k, from = a_as_is + (m0 + i) * a_row + k0 * a_k;
+        if (a_as_is) a_row = p.a_m / group<P>, a_k = p.a_k;
+        else if (interleaved(pack_a ? m : p.M, p.a_m)) a_row = 1, a_k = high;
+        const P* const from = a_as_is ? a_as_is + (m0 + i) * a_row + k0 * a_k : packed + i * k;
         const auto block = micro.block[wide / micro.width - 1][log];
         TC* c = p.c + (m0 + i) * p.c_m + n0 + j;
         if constexpr (std::is_same_v<TC, T>)
