@@ -2,6 +2,7 @@
 #include "weft/tape/checkpoint.hpp"
 
 #include "support.hpp"
+#include "weft/core/print.hpp"
 #include "weft/ops/arithmetic.hpp"
 #include "weft/ops/dropout.hpp"
 #include "weft/ops/exp.hpp"
@@ -148,4 +149,67 @@ TEST_CASE("an error in the recomputed part names the op inside, and leaves the t
   CHECK_FALSE(tape_state().in_backward);
   CHECK(tape_state().tape == nullptr);
   CHECK(x.slot()->pending == 0);
+}
+
+namespace {
+int runs = 0;
+/// 2 x, by an op that counts how often it is computed.
+Tensor<float> doubled(const Tensor<float>& x, Where where = here()) {
+  Op op("doubled", where);
+  const auto fill = [](const Tensor<float>& y, const Tensor<float>& from) {
+    ++runs;
+    kernels::map<kernels::MulScalar, float, float>(cpu{}, {2}, y, from);
+  };
+  return op.record(op.compute<float, cpu>(x.shape(), fill, x), [dx = op.grad_of(x)](const Tensor<float>& dy) {
+    kernels::map<kernels::MulScalar, float, float>(cpu{}, {2}, dx, dy);
+  });
+}
+/// How often `part` computes doubled(), forward and backward together, and d sum(part(x)^2) / dx.
+template <class F>
+std::pair<int, Floats> count_runs(F&& part) {
+  const auto x = leaf({1, 2, 3}, {3});
+  runs = 0;
+  Tape tape;
+  const auto y = checkpoint(part, x * 1.0);
+  tape.backward(sum(y * y));
+  return {runs, gradient(x).to_vector()};
+}
+}  // namespace
+
+TEST_CASE("what ends a checkpoint is not computed again, unless somebody reads it") {
+  CHECK(count_runs([](const Tensor<float>& a) { return doubled(a); }) == std::pair{1, Floats{8, 16, 24}});
+  CHECK(count_runs([](const Tensor<float>& a) { return a + doubled(a); }) == std::pair{1, Floats{18, 36, 54}});
+  CHECK(count_runs([](const Tensor<float>& a) { return reshape(doubled(a), {3, 1}); }) == std::pair{1, Floats{8, 16, 24}});
+  CHECK(count_runs([](const Tensor<float>& a) { return doubled(doubled(a)); }) == std::pair{2, Floats{32, 64, 96}});
+  const auto product = count_runs([](const Tensor<float>& a) { return doubled(a) * a; });  // its gradient reads both
+  CHECK(product == std::pair{2, Floats{16, 128, 432}});
+}
+
+TEST_CASE("a value that is read on the host in a recompute is there") {
+  Floats seen;
+  std::string printed;
+  const auto got = count_runs([&](const Tensor<float>& a) {
+    const auto y = doubled(a);
+    printed = to_string(y);
+    seen.push_back(y(1));
+    return y;
+  });
+  CHECK(got == std::pair{2, Floats{8, 16, 24}});
+  CHECK(seen == Floats{4, 4});
+  CHECK(printed == "float (3)\n[2.0, 4.0, 6.0]");
+  Tensor<float> kept;  // and what leaves it
+  CHECK(count_runs([&](const Tensor<float>& a) { return kept = doubled(a); }) == std::pair{1, Floats{8, 16, 24}});
+  CHECK(kept.to_vector() == Floats{2, 4, 6});
+}
+
+TEST_CASE("writing over what a later reading needs is refused in a recompute") {
+  const auto x = leaf({1, 2, 3}, {3});
+  Tape tape;
+  const auto y = checkpoint([](const Tensor<float>& a) {
+    const auto h = a * 1.0;
+    const auto sum = h + 1.0, both = h + h;  // `both` is not computed yet
+    if (tape_state().in_backward) h.set({0}, 9);
+    return both * sum;
+  }, x);
+  CHECK_THROWS_AS(tape.backward(sum(y)), TapeError);
 }

@@ -118,14 +118,14 @@ template <class T>
 std::string to_string(const Tensor<T, cpu>& x) {
   if (!x.defined()) return "tensor without a value";
   const std::string head = std::string(dtype_name<T>) + " " + to_string(x.shape());
-  if (x.storage()->data == nullptr) return head + " that is not in memory";
+  if (!x.storage()->available()) return head + " that is not in memory";
   return head + "\n" + detail::Printer<T>(x).text();
 }
 
 /// The same of a tensor that is elsewhere.
 template <class T, class D>
 std::string to_string(const Tensor<T, D>& x) {
-  if (!x.defined() || x.storage()->data == nullptr) return to_string(Tensor<T, cpu>());
+  if (!x.defined() || !x.storage()->available()) return to_string(Tensor<T, cpu>());
   return to_string(from_vector<T, cpu>(x.to_vector(), x.shape()));
 }
 

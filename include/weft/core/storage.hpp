@@ -259,6 +259,19 @@ struct Counted {
   Allocator* home = nullptr;
 };
 
+struct Storage;
+
+/// Fills a block when somebody first wants its elements.
+struct Deferred {
+  Deferred() = default;
+  Deferred(const Deferred&) = delete;
+  Deferred& operator=(const Deferred&) = delete;
+  virtual ~Deferred() = default;
+  virtual void fill(const Ref<Storage>& block) = 0;
+  static void* operator new(std::size_t bytes) { return Allocator::mine().allocate(bytes); }
+  static void operator delete(void* data, std::size_t bytes) { Allocator::mine().release(data, bytes); }
+};
+
 /// A block of memory on one device that handles share. It may be dropped and materialised again while handles live, of its own or as
 /// a window of another block.
 struct Storage : Counted {
@@ -267,6 +280,7 @@ struct Storage : Counted {
   Memory& (*source)();            ///< memory_of the device
   Memory* memory = nullptr;       ///< where data came from
   Ref<Storage> whole;             ///< the block that this one is a window of, or null
+  Deferred* deferred = nullptr;   ///< what fills it, where its elements were not wanted yet; owned
   std::uint64_t version = 0;      ///< counts writes in place
   Where written;                  ///< the last of them
 
@@ -275,7 +289,26 @@ struct Storage : Counted {
   }
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
-  ~Storage() { drop(); }
+  ~Storage() {
+    forget();
+    drop();
+  }
+
+  /// True iff the elements can be had: they are there, or will be when asked for.
+  bool available() const { return data != nullptr || deferred != nullptr; }
+  /// Makes what was deferred. Where that fails it stays deferred.
+  WEFT_OUTLINE static void fill(const Ref<Storage>& block) {
+    block->materialise();
+    try {
+      block->deferred->fill(block);
+    } catch (...) {
+      block->drop();
+      throw;
+    }
+    block->forget();
+  }
+  /// Nobody will want what was deferred.
+  void forget() { delete std::exchange(deferred, nullptr); }
 
   void materialise() {
     if (data != nullptr) return;

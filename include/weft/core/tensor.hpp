@@ -60,6 +60,7 @@ class Tensor {
   /// The first element. Throws MemoryError where the block is dropped or the handle holds nothing.
   WEFT_OUTLINE T* data() const {
     if (!storage_) throw MemoryError("[tensor] expected a tensor, got a handle that holds nothing");
+    if (storage_->data == nullptr && storage_->deferred != nullptr) Storage::fill(storage_);
     if (storage_->data == nullptr)
       throw MemoryError("[tensor] the block of a tensor of shape " + to_string(shape_) +
                         " is not in memory\n  hint: materialise the model (pass a Seed, or load weights) before using it");

@@ -10,8 +10,10 @@ template <class T, class D>
 Tensor<T, D> add(const Tensor<T, D>& a, const Tensor<T, D>& b, Where where = here()) {
   Op op("add", where);
   op.one_gradient_at_a_time();
-  Tensor<T, D> y(detail::broadcast_shape(op, a.shape(), b.shape()));
-  kernels::map<kernels::Add, T, T, T>(D{}, {}, y, detail::expanded(a, y.shape()), detail::expanded(b, y.shape()));
+  const auto sum = [](const Tensor<T, D>& to, const Tensor<T, D>& l, const Tensor<T, D>& r) {
+    kernels::map<kernels::Add, T, T, T>(D{}, {}, to, detail::expanded(l, to.shape()), detail::expanded(r, to.shape()));
+  };
+  Tensor<T, D> y = op.compute<T, D>(detail::broadcast_shape(op, a.shape(), b.shape()), sum, a, b);
   if constexpr (Real<T>)
     return op.record(y, [da = op.grad_of(a), db = op.grad_of(b)](const Tensor<T, D>& dy) {
       if (da && da.shape() == dy.shape()) da.take(dy);

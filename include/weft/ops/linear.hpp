@@ -25,9 +25,11 @@ Tensor<T, D> linear(const Tensor<T, D>& x, const Tensor<W, D>& weight, const Ten
   const Tensor<T, D> x_NC = reshape(x, {leading(x.shape()), C}, where);
   Shape shape = x.shape();
   shape[shape.rank() - 1] = O;
-  Tensor<T, D> y(shape);
-  const Tensor<T, D> y_NO(y.storage(), 0, {x_NC.shape()[0], O}, {O, 1});
-  kernels::matmul<T, W, T>(D{}, x_NC, detail::transposed<W, D>(weight), y_NO, row);
+  const auto multiply = [](const Tensor<T, D>& to, const Tensor<T, D>& from_NC, const Tensor<W, D>& w, const Tensor<W, D>& b) {
+    const Index out = w.shape()[0];
+    kernels::matmul<T, W, T>(D{}, from_NC, detail::transposed<W, D>(w), Out<T, D>{to.data(), {from_NC.shape()[0], out}, {out, 1}, 0}, b);
+  };
+  const Tensor<T, D> y = op.compute<T, D>(shape, multiply, x_NC, weight, row);
   return op.record(y, [x_NC = op.save(x_NC), weight = op.save(weight), dx_NC = op.grad_of(x_NC),
                        dweight = op.grad_of_parameter(weight), dbias = op.grad_of_parameter(row)](const Tensor<T, D>& dy) {
     using G = param_grad_t<W>;

@@ -39,6 +39,7 @@ Tensor<T, D> checkpoint_impl(F fn, Where where, const Tensor<T, D>& first, const
     Tape inner(key, {.check = check, .recompute = true}, where);
     inner.set_ordinals(ordinals);
     const Tensor<T, D> again = fn(first, rest...);
+    if (again.storage()->refs == 1) again.storage()->forget();  // only its gradient is wanted: what ended it is never computed
     inner.backward(again, dy, where);
   });
 }

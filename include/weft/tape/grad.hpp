@@ -199,7 +199,7 @@ class Saved {
   /// True iff reading it now would find it, or what it is made from, in memory.
   bool in_memory() const {
     if (made_from_) return made_from_->recipe->possible();
-    return !tensor_.defined() || tensor_.storage()->data != nullptr;
+    return !tensor_.defined() || tensor_.storage()->available();
   }
   operator const Tensor<T, D>&() const { return get(); }
   operator In<T, D>() const { return get(); }

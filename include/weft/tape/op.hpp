@@ -50,6 +50,29 @@ class Op {
     return Grad<param_grad_t<W>, D>(wanted(w.slot()), overlaps(w.slot()));
   }
 
+  /// A new tensor that fill(y, x...) computes: now, or in a recompute when somebody first reads it, which for the last product of a
+  /// layer nobody does. Not where an input is a window, whose block may be taken back before that (parameters under ZeRO 3).
+  template <class T, class D, class F, class... X>
+  Tensor<T, D> compute(const Shape& shape, F fill, const X&... x) const {
+    const bool later = tape_ != nullptr && tape_->options().recompute && !((x.defined() && x.storage()->whole) || ...);
+    Tensor<T, D> y(shape, later);
+    if (!later) {
+      fill(y, x...);
+      return y;
+    }
+    struct Later final : Deferred {
+      F make;
+      Shape shape;
+      std::tuple<Saved<typename X::value_type, typename X::device>...> inputs;
+      Later(F f, const Shape& s, const X&... in) : make(std::move(f)), shape(s), inputs(Saved<typename X::value_type, typename X::device>(in)...) {}
+      void fill(const Ref<Storage>& block) override {
+        std::apply([&](const auto&... in) { make(Tensor<T, D>(block, 0, shape, row_major(shape)), in.get()...); }, inputs);
+      }
+    };
+    y.storage()->deferred = new Later(std::move(fill), shape, x...);
+    return y;
+  }
+
   /// Records backward(dy), which runs with y's gradient if there is one, and returns y.
   template <class T, class D, class F>
   Tensor<T, D> record(Tensor<T, D> y, F backward) {
