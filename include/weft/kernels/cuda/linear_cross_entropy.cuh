@@ -48,17 +48,17 @@ View transposed(View view) {
   return view;
 }
 
-/// Threads of a block that has a line of V logits.
-inline unsigned threads_of(Index V) { return V <= 512 ? 32 : V <= 4096 ? 128 : 256; }
+/// Threads of a block that has a line of V logits. Long lines get large blocks, so that the lines at work together fit in the L2 cache.
+inline unsigned threads_of(Index V) { return V <= 512 ? 32 : V <= 4096 ? 128 : V <= 16384 ? 256 : 1024; }
 
 /// A block a row: losses[n] = lse - logit[label], 0 where the label is `ignore`; with `gradient` the logits become (e^(logits - lse) -
 /// onehot(label)) scale. Each thread keeps the largest logit that it has seen and the sum of e^(logit - that); a second pass finds the
 /// row in the cache.
 template <class T>
-__global__ void loss_kernel(T* __restrict__ logits, Index ld, Index V, const std::int64_t* __restrict__ labels, Index ignore,
+__global__ void __launch_bounds__(1024, sizeof(T) < 8 ? 2 : 1) loss_kernel(T* __restrict__ logits, Index ld, Index V, const std::int64_t* __restrict__ labels, Index ignore,
                             double* __restrict__ losses, bool gradient, stat_t<T> scale) {
   using S = stat_t<T>;
-  constexpr int width = pack_of<T>, unroll = 4;
+  constexpr int width = pack_of<T>, unroll = 2;
   __shared__ S shared[32];
   const Index n = blockIdx.x, label = labels[n];
   T* const z = logits + n * ld;
