@@ -1,5 +1,5 @@
 // The GPU: kernels that move memory against the copy bandwidth, attention and GEMM in TFLOP/s, and steps of whole models in tokens a
-// second. benchmarks/peers/gpu_torch.py does the same models in PyTorch. Usage: bench_cuda [PART...]   (memory gemm attention layer 124m 1.5b)
+// second. Products take the fastest algorithms, kept in products.txt. benchmarks/peers/gpu_torch.py does the same models in PyTorch. Usage: bench_cuda [PART...]   (memory gemm attention layer 124m 1.5b)
 #include <chrono>
 #include <cstdio>
 #include <functional>
@@ -171,6 +171,7 @@ void model(const char* name, const nn::TransformerConfig& config, Index B, int s
 }  // namespace
 
 int main(int argc, char** argv) try {
+  gpu::tune_products("products.txt");
   std::set<std::string> parts(argv + 1, argv + argc);
   const auto wanted = [&](const char* part) { return parts.empty() || parts.contains(part); };
   {

@@ -34,6 +34,7 @@ void for_each_option(O& o, F&& f) {
   f("lr", o.lr, "Training", "peak learning rate; falls along a cosine to a tenth");
   f("weight-decay", o.weight_decay, "Training", "AdamW's decay of matrices");
   f("seed", o.seed, "Training", "of weights, data order and dropout");
+  f("tune", o.tune, "Training", "on a GPU: take the fastest algorithms of products, measured and kept in products.txt under --out");
   f("threads", o.threads, "Training", "threads; 0: all cores. The result does not depend on it");
   f("zero", o.zero, "Ranks", "what ranks share: 0 nothing, 1 optimizer states, 2 also gradients, 3 also parameters");
   f("exact", o.exact, "Ranks", "the same bits for any number of ranks, a power of two (needs --micro-batch)");

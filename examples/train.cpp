@@ -81,6 +81,11 @@ int train_model(const Options& o, const io::Newest& checkpoint, Communicator& ra
     if (speaks && o.resume) std::fprintf(stderr, "nothing to resume in %s: starting anew\n", o.out.c_str());
     if (speaks) make_folder(o.out);
   }
+  if constexpr (std::is_same_v<default_device, cuda>) {
+    if (o.tune) gpu::tune_products(o.out + "/products.txt");
+  } else if (o.tune) {
+    throw UsageError("--tune: expected a program for the GPU, this one computes on the CPU, whose products need no tuning");
+  }
   std::optional<train::MetricsLog> metrics;
   std::optional<train::Progress> progress;
   if (speaks) {

@@ -1,6 +1,7 @@
 // Matrix products and the fused head, for the types that ops and tests name.
 #include "weft/kernels/cuda/linear_cross_entropy.cuh"
 #include "weft/kernels/cuda/matmul.cuh"
+#include "weft/kernels/cuda/matmul_gelu.cuh"
 
 namespace weft::inline WEFT_ABI::kernels {
 
@@ -23,6 +24,15 @@ WEFT_PRODUCTS(bf16, bf16, bf16)
   template void linear_cross_entropy<T, W>(cuda, In<T, cuda>, In<W, cuda>, In<std::int64_t, cuda>, Index, double,          \
                                            Out<stat_t<T>, cuda>, Out<T, cuda>, Out<param_grad_t<W>, cuda>);
 
+#define WEFT_GELU_PRODUCTS(T, W)                                                                                               \
+  template void matmul_gelu<T, W>(cuda, In<T, cuda>, In<W, cuda>, In<W, cuda>, Out<T, cuda>, Out<T, cuda>);                    \
+  template void matmul_gelu_backward<T, W>(cuda, In<T, cuda>, In<W, cuda>, In<T, cuda>, Out<T, cuda>);
+
+WEFT_GELU_PRODUCTS(double, double)
+WEFT_GELU_PRODUCTS(float, float)
+WEFT_GELU_PRODUCTS(float, bf16)
+WEFT_GELU_PRODUCTS(bf16, bf16)
+
 WEFT_HEAD(double, double)
 WEFT_HEAD(float, float)
 WEFT_HEAD(float, bf16)
@@ -32,3 +42,9 @@ template void rescale<double>(cuda, Out<double, cuda>, In<double, cuda>, double)
 template void rescale<bf16>(cuda, Out<bf16, cuda>, In<float, cuda>, double);
 
 }  // namespace weft::inline WEFT_ABI::kernels
+
+namespace weft::inline WEFT_ABI::gpu {
+
+void tune_products(const std::string& path) { kernels::gpu::lt::Tuning::current().emplace(path); }
+
+}  // namespace weft::inline WEFT_ABI::gpu

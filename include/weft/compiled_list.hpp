@@ -79,6 +79,8 @@
 /// Ops of activations of type T and weights of type W.
 #define WEFT_OPS_OF_WEIGHTS(how, T, W)                                                                                  \
   how Tensor<T, cpu> linear(const Tensor<T, cpu>&, const Tensor<W, cpu>&, const Tensor<W, cpu>&, Where);                \
+  how Tensor<T, cpu> gelu_mlp(const Tensor<T, cpu>&, const Tensor<W, cpu>&, const Tensor<W, cpu>&,                      \
+                              const Tensor<W, cpu>&, const Tensor<W, cpu>&, Where);                                     \
   how Tensor<T, cpu> embedding<T, W, cpu>(const Tensor<std::int64_t, cpu>&, const Tensor<W, cpu>&, Where);              \
   how Tensor<T, cpu> layer_norm(const Tensor<T, cpu>&, const Tensor<W, cpu>&, const Tensor<W, cpu>&, double, Where);    \
   how Tensor<T, cpu> rms_norm(const Tensor<T, cpu>&, const Tensor<W, cpu>&, double, Where);                             \

@@ -17,6 +17,7 @@
 #include "weft/ops/expert_dispatch.hpp"
 #include "weft/ops/gather.hpp"
 #include "weft/ops/gelu.hpp"
+#include "weft/ops/gelu_mlp.hpp"
 #include "weft/ops/grouped_linear.hpp"
 #include "weft/ops/layer_norm.hpp"
 #include "weft/ops/linear.hpp"

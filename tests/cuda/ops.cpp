@@ -100,6 +100,13 @@ TEMPLATE_TEST_CASE("products", "", float, double, bf16) {
     same<T>("linear", [](const auto& in) { return linear(in[0], in[1], in[2]); }, {{M, K}, {N, K}, {N}}, loose);
     same<T>("linear without a bias", [](const auto& in) { return linear(in[0], in[1]); }, {{2, M, K}, {N, K}}, loose);
   }
+  for (const auto& [N, C, F] : std::vector<std::array<Index, 3>>{{3, 5, 7}, {64, 32, 128}, {100, 64, 256}, {0, 4, 8}}) {
+    same<T>("gelu_mlp", [](const auto& in) { return gelu_mlp(in[0], in[1], in[2], in[3], in[4]); }, {{N, C}, {F, C}, {F}, {C, F}, {C}}, loose);
+    same<T>("gelu_mlp without biases", [](const auto& in) {
+      const std::remove_cvref_t<decltype(in[0])> none;
+      return gelu_mlp(in[0], in[1], none, in[2], none);
+    }, {{2, N, C}, {F, C}, {C, F}}, loose);
+  }
   same<T>("batches", [](const auto& in) { return matmul(in[0], in[1]); }, {{3, 2, 5, 6}, {3, 2, 6, 4}}, loose);
   same<T>("broadcast batches", [](const auto& in) { return matmul(in[0], in[1]); }, {{3, 1, 5, 6}, {2, 6, 4}}, loose);
   same<T>("permuted batches", [](const auto& in) { return matmul(permute(in[0], {0, 2, 1, 3}), permute(in[1], {0, 2, 3, 1})); }, {{2, 9, 3, 16}, {2, 7, 3, 16}}, loose);

@@ -28,6 +28,10 @@ void copy(void* to, const void* from, std::size_t bytes);
 void synchronize();
 /// This thread's cudaStream_t.
 void* stream();
+/// From now on products take the fastest algorithm instead of the one that cuBLASLt's heuristic names. What `path` holds is taken from
+/// there, what it lacks is measured once and added: with the same file a run repeats to the bit. Throws IoError, and ValueError where
+/// the file was made on another GPU or by another cuBLASLt. To be called before the first product of any thread.
+void tune_products(const std::string& path);
 /// Name, memory and compute capability of the device, such as "NVIDIA H200, 139.8 GiB, sm_90".
 std::string describe();
 

@@ -3,6 +3,7 @@
 
 #include "weft/nn/linear.hpp"
 #include "weft/ops/gelu.hpp"
+#include "weft/ops/gelu_mlp.hpp"
 #include "weft/ops/swiglu.hpp"
 
 namespace weft::inline WEFT_ABI::nn {
@@ -18,8 +19,8 @@ struct MLP : Module<MLP<T, W, D>> {
       : up_proj(C, F, bias, std), down_proj(F, C, bias, output_std) {}
 
   Tensor<T, D> forward(const Tensor<T, D>& x_BTC) const {
-    const Tensor<T, D> h_BTF = up_proj(x_BTC);
-    return down_proj(tanh_gelu ? gelu_tanh(h_BTF) : gelu(h_BTF));
+    if (tanh_gelu) return gelu_mlp<T, W, D>(x_BTC, up_proj.weight, up_proj.bias, down_proj.weight, down_proj.bias);
+    return down_proj(gelu(up_proj(x_BTC)));
   }
 
   void visit(auto&& part) const {

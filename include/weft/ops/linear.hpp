@@ -7,6 +7,29 @@
 
 namespace weft::inline WEFT_ABI {
 
+namespace detail {
+/// A bias as products take it: elements that lie one after the other.
+template <class W, class D>
+Tensor<W, D> dense_row(const Tensor<W, D>& bias, Where where) {
+  return bias.defined() && bias.size(0) > 1 && bias.strides()[0] != 1 ? contiguous(bias, false, where) : bias;
+}
+/// y (..., O) = x (N, C) weight^T + bias.
+template <class T, class W, class D>
+void multiply_rows(const Tensor<T, D>& y, const Tensor<T, D>& x_NC, const Tensor<W, D>& weight, const Tensor<W, D>& bias) {
+  const Index O = weight.shape()[0];
+  kernels::matmul<T, W, T>(D{}, x_NC, transposed<W, D>(weight), Out<T, D>{y.data(), {x_NC.shape()[0], O}, {O, 1}, 0}, bias);
+}
+/// A bias's gradient: dbias (+)= the sum of dy's rows.
+template <class T, class G, class D>
+void sum_rows(const Grad<G, D>& dbias, const In<T, D>& dy_NO) {
+  if (!dbias) return;
+  Out<G, D> sum = dbias;
+  sum.shape.insert(0, 1);
+  sum.strides.insert(0, 0);
+  kernels::map_sum<kernels::Copy, G, T>(D{}, {}, sum, dy_NO);
+}
+}  // namespace detail
+
 /// y = x weight^T + bias. x (..., C), weight (O, C), bias (O) or undefined -> (..., O). Gradients of weight and bias are float
 /// for bf16. Throws ShapeError.
 template <class T, class W, class D>
@@ -21,15 +44,11 @@ Tensor<T, D> linear(const Tensor<T, D>& x, const Tensor<W, D>& weight, const Ten
             x.rank() > 0 && x.size(-1) == O ? "the weight is (out, in); transpose(weight) would fit" : "");
   if (bias.defined()) op.expect_shape("bias", bias.shape(), {O});
 
-  const Tensor<W, D> row = bias.defined() && O > 1 && bias.strides()[0] != 1 ? contiguous(bias, false, where) : bias;
+  const Tensor<W, D> row = detail::dense_row(bias, where);
   const Tensor<T, D> x_NC = reshape(x, {leading(x.shape()), C}, where);
   Shape shape = x.shape();
   shape[shape.rank() - 1] = O;
-  const auto multiply = [](const Tensor<T, D>& to, const Tensor<T, D>& from_NC, const Tensor<W, D>& w, const Tensor<W, D>& b) {
-    const Index out = w.shape()[0];
-    kernels::matmul<T, W, T>(D{}, from_NC, detail::transposed<W, D>(w), Out<T, D>{to.data(), {from_NC.shape()[0], out}, {out, 1}, 0}, b);
-  };
-  const Tensor<T, D> y = op.compute<T, D>(shape, multiply, x_NC, weight, row);
+  const Tensor<T, D> y = op.compute<T, D>(shape, detail::multiply_rows<T, W, D>, x_NC, weight, row);
   return op.record(y, [x_NC = op.save(x_NC), weight = op.save(weight), dx_NC = op.grad_of(x_NC),
                        dweight = op.grad_of_parameter(weight), dbias = op.grad_of_parameter(row)](const Tensor<T, D>& dy) {
     using G = param_grad_t<W>;
@@ -37,12 +56,7 @@ Tensor<T, D> linear(const Tensor<T, D>& x, const Tensor<W, D>& weight, const Ten
     const In<T, D> dy_NO{dy.data(), {N, out}, {out, 1}};
     if (dx_NC) detail::multiply_into<T, W, T, D>(dx_NC, dy_NO, weight);
     if (dweight) detail::multiply_into<T, T, G, D>(dweight, detail::transposed(dy_NO), x_NC);
-    if (dbias) {
-      Out<G, D> sum = dbias;
-      sum.shape.insert(0, 1);
-      sum.strides.insert(0, 0);
-      kernels::map_sum<kernels::Copy, G, T>(D{}, {}, sum, dy_NO);
-    }
+    detail::sum_rows<T>(dbias, dy_NO);
   });
 }
 

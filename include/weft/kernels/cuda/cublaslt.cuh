@@ -1,14 +1,15 @@
 // cuBLASLt for matrices in rows, with its choice of an algorithm remembered. The choice follows from the problem alone (its heuristic,
-// nothing timed), and no algorithm is taken whose parts of a split K meet in the output's memory or type: run-exact, rounded once.
+// nothing timed), or from a file of choices (tuning.cuh); no algorithm is taken whose parts of a split K meet in the output's memory or
+// type: run-exact, rounded once.
 #pragma once
 
 #include <cublasLt.h>
 
 #include <algorithm>
-#include <array>
 #include <unordered_map>
+#include <vector>
 
-#include "weft/kernels/cuda/launch.cuh"
+#include "weft/kernels/cuda/tuning.cuh"
 
 namespace weft::inline WEFT_ABI::kernels::gpu::lt {
 
@@ -18,6 +19,10 @@ inline constexpr cublasComputeType_t float_compute = CUBLAS_COMPUTE_32F;
 inline constexpr std::size_t workspace_bytes = std::size_t{32} << 20;
 /// Batches that a grid surely has room for.
 inline constexpr Index max_batch = 65535;
+
+/// What is done to a product of bf16 before it is stored: y = gelu(c), in the tanh approximation, with c itself stored in aux; or
+/// y = c gelu'(aux).
+enum class After { nothing, gelu, gelu_gradient };
 
 /// c (M, N) = a (M, K) b (K, N) [+ c] [+ bias (N)], M, N and K at least 1. Element (i, j) of a lies at i * a_ld + j, or where a_columns at
 /// i + j * a_ld; so does b's; c lies in rows. a and b are of one type, bias is of c's and aligned to 16 bytes.
@@ -29,6 +34,9 @@ struct Product {
   bool a_columns, b_columns;
   Index a_ld, b_ld, c_ld, a_batch, b_batch, c_batch;
   int beta;
+  After after = After::nothing;
+  const void* aux = nullptr;  ///< (M, N), aligned to 16 bytes
+  Index aux_ld = 0;
 };
 
 inline void check(cublasStatus_t status, const char* what) {
@@ -44,8 +52,6 @@ inline std::uint32_t alignment(const void* data, Index batch, Index batch_stride
   return static_cast<std::uint32_t>(bits & (~bits + 1));
 }
 
-/// All that the choice depends on.
-using Key = std::array<Index, 11>;
 struct Hash {
   std::size_t operator()(const Key& key) const {
     std::uint64_t h = 0;
@@ -83,35 +89,48 @@ class Lt {
   bool multiply(const Product& p) {
     Plan& plan = plan_of(p);
     if (!plan.found) return false;
-    if (p.bias != nullptr)
-      check(cublasLtMatmulDescSetAttribute(&plan.op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias, sizeof p.bias), "bias");
-    const double wide[] = {1.0, static_cast<double>(p.beta)};
-    const float narrow[] = {1.0f, static_cast<float>(p.beta)};
-    const bool f64 = p.operands == Dtype::f64;
-    const void* const alpha = f64 ? static_cast<const void*>(&wide[0]) : &narrow[0];
-    const void* const beta = f64 ? static_cast<const void*>(&wide[1]) : &narrow[1];
-    check(cublasLtMatmul(handle_, &plan.op, alpha, p.b, &plan.left, p.a, &plan.right, beta, p.c, &plan.out, p.c, &plan.out, &plan.algo,
-                         workspace_, workspace_bytes, stream()),
-          "cublasLtMatmul");
+    point(plan, p);
+    const Factors by(p);
+    check(run(p, plan, by, plan.algo, p.c), "cublasLtMatmul");
     return true;
   }
 
  private:
+  /// 1 and beta, in the type that sums are made in.
+  struct Factors {
+    double wide[2];
+    float narrow[2];
+    const void *alpha, *beta;
+    explicit Factors(const Product& p) : wide{1.0, static_cast<double>(p.beta)}, narrow{1.0f, static_cast<float>(p.beta)} {
+      const bool f64 = p.operands == Dtype::f64;
+      alpha = f64 ? static_cast<const void*>(&wide[0]) : &narrow[0];
+      beta = f64 ? static_cast<const void*>(&wide[1]) : &narrow[1];
+    }
+  };
+  static void point(Plan& plan, const Product& p) {
+    if (p.bias != nullptr) check(cublasLtMatmulDescSetAttribute(&plan.op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias, sizeof p.bias), "bias");
+    if (p.aux != nullptr) check(cublasLtMatmulDescSetAttribute(&plan.op, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &p.aux, sizeof p.aux), "aux");
+  }
+  cublasStatus_t run(const Product& p, Plan& plan, const Factors& by, const cublasLtMatmulAlgo_t& algo, void* c) const {
+    return cublasLtMatmul(handle_, &plan.op, by.alpha, p.b, &plan.left, p.a, &plan.right, by.beta, c, &plan.out, c, &plan.out, &algo, workspace_,
+                          workspace_bytes, stream());
+  }
+
   Plan& plan_of(const Product& p) {
     const std::uint32_t a = alignment(p.a, p.batch, p.a_batch, p.operands), b = alignment(p.b, p.batch, p.b_batch, p.operands),
                         c = alignment(p.c, p.batch, p.c_batch, p.result);
     Index kind = static_cast<Index>(p.operands);
     for (Index field : {Index{a}, Index{b}, Index{c}}) kind = kind * 512 + field;
-    for (Index field : {static_cast<Index>(p.result), Index{p.a_columns}, Index{p.b_columns}, Index{p.bias != nullptr}})
+    for (Index field : {static_cast<Index>(p.result), Index{p.a_columns}, Index{p.b_columns}, Index{p.bias != nullptr}, static_cast<Index>(p.after)})
       kind = kind * 8 + field;
-    const Key key{kind, p.M, p.N, p.K, p.batch, p.a_ld, p.b_ld, p.c_ld, p.a_batch, p.b_batch, p.c_batch};
+    const Key key{kind, p.M, p.N, p.K, p.batch, p.a_ld, p.b_ld, p.c_ld, p.a_batch, p.b_batch, p.c_batch, p.aux_ld};
     if (const auto at = plans_.find(key); at != plans_.end()) return at->second;
     if (plans_.size() >= max_plans) plans_.clear();
-    return plans_.emplace(key, make(p, a, b, c)).first->second;
+    return plans_.emplace(key, make(p, key, a, b, c)).first->second;
   }
 
   // cuBLASLt's matrices lie in columns: to it our c is c^T = b^T a^T, and a matrix in rows is its transpose in columns.
-  Plan make(const Product& p, std::uint32_t a_align, std::uint32_t b_align, std::uint32_t c_align) {
+  Plan make(const Product& p, const Key& key, std::uint32_t a_align, std::uint32_t b_align, std::uint32_t c_align) {
     Plan plan;
     const bool f64 = p.operands == Dtype::f64;
     check(cublasLtMatmulDescInit(&plan.op, f64 ? CUBLAS_COMPUTE_64F : p.operands == Dtype::f32 ? float_compute : CUBLAS_COMPUTE_32F,
@@ -122,10 +141,12 @@ class Lt {
     };
     set(CUBLASLT_MATMUL_DESC_TRANSA, p.b_columns ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(CUBLASLT_MATMUL_DESC_TRANSB, p.a_columns ? CUBLAS_OP_T : CUBLAS_OP_N);
-    if (p.bias != nullptr) {
-      set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-      set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
-    }
+    const bool bias = p.bias != nullptr;
+    if (p.after == After::gelu) set(CUBLASLT_MATMUL_DESC_EPILOGUE, bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX);
+    else if (p.after == After::gelu_gradient) set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_DGELU);
+    else if (bias) set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    if (p.after != After::nothing) set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, std::int64_t{p.aux_ld});
+    point(plan, p);
     const auto layout = [&](cublasLtMatrixLayoutOpaque_t& to, Dtype t, bool columns, Index rows_of_ours, Index columns_of_ours, Index ld,
                             Index batch_stride) {
       const auto high = static_cast<std::uint64_t>(columns ? rows_of_ours : columns_of_ours);
@@ -154,16 +175,51 @@ class Lt {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c_align);
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c_align);
 
-    cublasLtMatmulHeuristicResult_t result;
+    cublasLtMatmulHeuristicResult_t results[candidates];
     int count = 0;
-    const cublasStatus_t status =
-        cublasLtMatmulAlgoGetHeuristic(handle_, &plan.op, &plan.left, &plan.right, &plan.out, &plan.out, &preference, 1, &result, &count);
+    auto& tuning = Tuning::current();
+    const bool measure = tuning && 2.0 * static_cast<double>(p.M * p.N) * static_cast<double>(p.K * p.batch) >= worth_measuring;
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle_, &plan.op, &plan.left, &plan.right, &plan.out, &plan.out, &preference,
+                                                                 measure ? candidates : 1, results, &count);
     if (status != CUBLAS_STATUS_NOT_SUPPORTED) check(status, "cublasLtMatmulAlgoGetHeuristic");
-    plan.found = status == CUBLAS_STATUS_SUCCESS && count > 0 && result.state == CUBLAS_STATUS_SUCCESS;
-    if (plan.found) plan.algo = result.algo;
+    plan.found = status == CUBLAS_STATUS_SUCCESS && count > 0 && results[0].state == CUBLAS_STATUS_SUCCESS;
+    if (!plan.found) return plan;
+    plan.algo = measure && count > 1 ? tuning->algorithm(key, [&] { return fastest(p, plan, results, count); }) : results[0].algo;
     return plan;
   }
 
+  /// The one of these that takes least time on the product itself, whose result goes elsewhere meanwhile.
+  cublasLtMatmulAlgo_t fastest(const Product& p, const Plan& plan, const cublasLtMatmulHeuristicResult_t* results, int count) const {
+    const Index extent = (p.batch - 1) * p.c_batch + (p.M - 1) * p.c_ld + p.N;
+    const Scratch<std::byte> c(extent * size_of(p.result)), aux(p.after == After::gelu ? ((p.M - 1) * p.aux_ld + p.N) * size_of(p.result) : 1);
+    Product trial = p;
+    Plan there = plan;
+    if (p.after == After::gelu) trial.aux = aux.data();
+    point(there, trial);
+    const Factors by(p);
+    cudaEvent_t begin, end;
+    gpu::check(cudaEventCreate(&begin), "tune_products");
+    gpu::check(cudaEventCreate(&end), "tune_products");
+    std::vector<float> best(static_cast<std::size_t>(count), 1e30f);
+    for (int round = 0; round < 6; ++round)  // in turn, since the clock rises and falls; the first warms up
+      for (int i = 0; i < count; ++i) {
+        gpu::check(cudaEventRecord(begin, stream()), "tune_products");
+        cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+        for (int repeat = 0; repeat < 3 && status == CUBLAS_STATUS_SUCCESS; ++repeat) status = run(trial, there, by, results[i].algo, c.data());
+        gpu::check(cudaEventRecord(end, stream()), "tune_products");
+        gpu::check(cudaEventSynchronize(end), "tune_products");
+        float ms = 1e30f;
+        if (status == CUBLAS_STATUS_SUCCESS) gpu::check(cudaEventElapsedTime(&ms, begin, end), "tune_products");
+        float& least = best[static_cast<std::size_t>(i)];
+        if (round > 0) least = std::min(least, ms);
+      }
+    (void)cudaEventDestroy(begin);
+    (void)cudaEventDestroy(end);
+    return results[std::min_element(best.begin(), best.end()) - best.begin()].algo;
+  }
+
+  static constexpr int candidates = 8;
+  static constexpr double worth_measuring = 1e9;  // operations
   static constexpr std::size_t max_plans = 8192;  // decoding makes a new problem a token
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_ = nullptr;
