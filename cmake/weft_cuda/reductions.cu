@@ -3,6 +3,7 @@
 #include "weft/kernels/cuda/index.cuh"
 #include "weft/kernels/cuda/random.cuh"
 #include "weft/kernels/cuda/reduce.cuh"
+#include "weft/kernels/cuda/tree_reduce.cuh"
 
 namespace weft::inline WEFT_ABI::kernels {
 

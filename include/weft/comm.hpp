@@ -8,6 +8,7 @@
 #include "weft/comm/heartbeat.hpp"
 #include "weft/comm/mpi.hpp"
 #endif
+#include "weft/comm/reach.hpp"
 #include "weft/comm/threads.hpp"
 #include "weft/comm/transport.hpp"
 #include "weft/comm/tree_reduce.hpp"

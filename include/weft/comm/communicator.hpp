@@ -12,7 +12,7 @@ namespace weft::inline WEFT_ABI {
 
 /// Ranks that call the same collectives in the same order. Every call exists twice: `all_reduce` returns when it is done,
 /// `start_all_reduce` at once, with a Handle. Memory is contiguous. All calls throw CommError: where ranks disagree on a call, where one
-/// has failed, or does not arrive before the deadline.
+/// has failed, or does not arrive before the deadline. `all_reduce<float, cuda>(x)` is one of memory on the GPU.
 class Communicator {
  public:
   explicit Communicator(std::unique_ptr<comm::Transport> transport) : engine_(std::move(transport)) {}
@@ -21,14 +21,16 @@ class Communicator {
 
   int rank() const { return engine_.rank(); }
   int size() const { return engine_.size(); }
+  /// True iff collectives may name memory of the GPU.
+  bool reaches_gpu() const { return engine_.transport() == nullptr || engine_.transport()->reaches_gpu(); }
   /// Bytes that this rank received from others.
   std::size_t bytes_received() const { return engine_.received(); }
 
   /// x on every rank becomes root's.
-  template <class T>
+  template <class T, class D = cpu>
   Handle start_broadcast(std::span<T> x, int root, Where where = here()) {
     check_rank("broadcast", root, where);
-    auto op = make<T>(Collective::broadcast, x.size(), where);
+    auto op = make<T, D>(Collective::broadcast, x.size(), where);
     op->call.root = root;
     op->in = bytes(x.data()), op->out = bytes(x.data());
     for (int peer = 0; peer < size(); ++peer)
@@ -37,17 +39,17 @@ class Communicator {
     return launch(std::move(op));
   }
   /// x on every rank becomes the sum (or the maximum) of all ranks'.
-  template <class T>
+  template <class T, class D = cpu>
   Handle start_all_reduce(std::span<T> x, Reduce how = Reduce::sum, Where where = here()) {
-    auto op = make<T>(Collective::all_reduce, x.size(), where);
+    auto op = make<T, D>(Collective::all_reduce, x.size(), where);
     op->how = how;
     op->in = bytes(x.data()), op->out = bytes(x.data());
     if (x.size_bytes() <= comm::Engine::small) {  // one exchange of everything
-      op->scratch.emplace(static_cast<Index>(x.size_bytes()) * size());
+      op->scratch = room(*op, x.size_bytes());
       for (int peer = 0; peer < size(); ++peer)
         if (peer != rank()) engine_.send(*op, peer, op->in, x.size_bytes()), engine_.receive(*op, peer, engine_.part(*op, peer, x.size_bytes()), x.size_bytes());
     } else {  // each rank sums its part, then all collect the parts
-      op->scratch.emplace(static_cast<Index>(engine_.share(static_cast<Index>(x.size())) * sizeof(T)) * size());
+      op->scratch = room(*op, static_cast<std::size_t>(engine_.share(static_cast<Index>(x.size()))) * sizeof(T));
       for (int peer = 0; peer < size(); ++peer) {
         if (peer == rank()) continue;
         const auto [theirs, their_count] = engine_.cut(static_cast<Index>(x.size()), peer);
@@ -59,12 +61,12 @@ class Communicator {
     return launch(std::move(op));
   }
   /// mine becomes part `rank` of the sum of all ranks' `all`, which holds one part a rank. mine may lie in all.
-  template <class T>
+  template <class T, class D = cpu>
   Handle start_reduce_scatter(std::span<const T> all, std::span<T> mine, Where where = here()) {
     check_parts("reduce_scatter", all.size(), mine.size(), where);
-    auto op = make<T>(Collective::reduce_scatter, mine.size(), where);
+    auto op = make<T, D>(Collective::reduce_scatter, mine.size(), where);
     op->in = bytes(all.data()), op->out = bytes(mine.data());
-    op->scratch.emplace(static_cast<Index>(mine.size_bytes()) * size());
+    op->scratch = room(*op, mine.size_bytes());
     for (int peer = 0; peer < size(); ++peer) {
       if (peer == rank()) continue;
       engine_.send(*op, peer, op->in + static_cast<std::size_t>(peer) * mine.size_bytes(), mine.size_bytes());
@@ -73,10 +75,10 @@ class Communicator {
     return launch(std::move(op));
   }
   /// all becomes every rank's `mine`, in the order of ranks. mine may be its own part of all.
-  template <class T>
+  template <class T, class D = cpu>
   Handle start_all_gather(std::span<const T> mine, std::span<T> all, Where where = here()) {
     check_parts("all_gather", all.size(), mine.size(), where);
-    auto op = make<T>(Collective::all_gather, mine.size(), where);
+    auto op = make<T, D>(Collective::all_gather, mine.size(), where);
     op->in = bytes(mine.data()), op->out = bytes(all.data());
     for (int peer = 0; peer < size(); ++peer) {
       if (peer == rank()) continue;
@@ -86,13 +88,13 @@ class Communicator {
     return launch(std::move(op));
   }
   /// Part r of `out` goes to rank r, part r of `in` comes from it.
-  template <class T>
+  template <class T, class D = cpu>
   Handle start_all_to_all(std::span<const T> out, std::span<T> in, Where where = here()) {
     if (out.size() != in.size() || out.size() % static_cast<std::size_t>(size()) != 0)
       weft::fail<CommError>("all_to_all", "expected two spans of one part a rank, got " + std::to_string(out.size()) + " and " + std::to_string(in.size()) +
                                               " elements on " + std::to_string(size()) + " ranks", where);
     const std::size_t each = out.size_bytes() / static_cast<std::size_t>(size());
-    auto op = make<T>(Collective::all_to_all, out.size(), where);
+    auto op = make<T, D>(Collective::all_to_all, out.size(), where);
     op->in = bytes(out.data()), op->out = bytes(in.data());
     for (int peer = 0; peer < size(); ++peer) {
       if (peer == rank()) continue;
@@ -102,33 +104,33 @@ class Communicator {
     return launch(std::move(op));
   }
   /// To and from one other rank. A pair's messages arrive in order.
-  template <class T>
+  template <class T, class D = cpu>
   Handle start_send(std::span<const T> x, int to, Where where = here()) {
     check_peer(to, where);
-    auto op = make<T>(Collective::send, x.size(), where, 1);
+    auto op = make<T, D>(Collective::send, x.size(), where, 1);
     op->call.number = ++sent_[static_cast<std::size_t>(to)];
     engine_.send(*op, to, bytes(x.data()), x.size_bytes(), 1);
     return launch(std::move(op));
   }
-  template <class T>
+  template <class T, class D = cpu>
   Handle start_receive(std::span<T> x, int from, Where where = here()) {
     check_peer(from, where);
-    auto op = make<T>(Collective::send, x.size(), where, 1);
+    auto op = make<T, D>(Collective::send, x.size(), where, 1);
     op->call.number = ++got_[static_cast<std::size_t>(from)];
     engine_.receive(*op, from, bytes(x.data()), x.size_bytes(), 1);
     return launch(std::move(op));
   }
 
-  template <class T> void broadcast(std::span<T> x, int root, Where where = here()) { start_broadcast(x, root, where).wait(); }
-  template <class T> void all_reduce(std::span<T> x, Reduce how = Reduce::sum, Where where = here()) { start_all_reduce(x, how, where).wait(); }
-  template <class T> void reduce_scatter(std::span<const T> all, std::span<T> mine, Where where = here()) { start_reduce_scatter(all, mine, where).wait(); }
-  template <class T> void all_gather(std::span<const T> mine, std::span<T> all, Where where = here()) { start_all_gather(mine, all, where).wait(); }
-  template <class T> void all_to_all(std::span<const T> out, std::span<T> in, Where where = here()) { start_all_to_all(out, in, where).wait(); }
-  template <class T> void send(std::span<const T> x, int to, Where where = here()) { start_send(x, to, where).wait(); }
-  template <class T> void receive(std::span<T> x, int from, Where where = here()) { start_receive(x, from, where).wait(); }
+  template <class T, class D = cpu> void broadcast(std::span<T> x, int root, Where where = here()) { start_broadcast<T, D>(x, root, where).wait(); }
+  template <class T, class D = cpu> void all_reduce(std::span<T> x, Reduce how = Reduce::sum, Where where = here()) { start_all_reduce<T, D>(x, how, where).wait(); }
+  template <class T, class D = cpu> void reduce_scatter(std::span<const T> all, std::span<T> mine, Where where = here()) { start_reduce_scatter<T, D>(all, mine, where).wait(); }
+  template <class T, class D = cpu> void all_gather(std::span<const T> mine, std::span<T> all, Where where = here()) { start_all_gather<T, D>(mine, all, where).wait(); }
+  template <class T, class D = cpu> void all_to_all(std::span<const T> out, std::span<T> in, Where where = here()) { start_all_to_all<T, D>(out, in, where).wait(); }
+  template <class T, class D = cpu> void send(std::span<const T> x, int to, Where where = here()) { start_send<T, D>(x, to, where).wait(); }
+  template <class T, class D = cpu> void receive(std::span<T> x, int from, Where where = here()) { start_receive<T, D>(x, from, where).wait(); }
   /// Returns once every rank has called it.
   void barrier(Where where = here()) {
-    auto op = make<std::uint8_t>(Collective::barrier, 0, where);
+    auto op = make<std::uint8_t, cpu>(Collective::barrier, 0, where);
     for (int peer = 0; peer < size(); ++peer)
       if (peer != rank()) engine_.send(*op, peer, nullptr, 0), engine_.receive(*op, peer, nullptr, 0);
     launch(std::move(op)).wait();
@@ -150,17 +152,22 @@ class Communicator {
   void fail(const std::string& why) noexcept { if (engine_.transport() != nullptr) engine_.transport()->fail(why); }
 
  private:
-  template <class T>
+  template <class T, class D>
   std::unique_ptr<comm::Operation> make(Collective kind, std::size_t count, Where where, int channel = 0) {
     static_assert(Element<T>);
+    if (!std::is_same_v<D, cpu> && !reaches_gpu())
+      weft::fail<CommError>(name(kind), "expected memory of the host, got the GPU's", where, "run the ranks as threads (run_ranks), or the model on the cpu");
     auto op = std::make_unique<comm::Operation>();
     op->call = {kind, dtype_of<T>, 0, -1, static_cast<Index>(count), 0};
     if (channel == 0) op->call.number = ++number_;
     else if (sent_.empty()) sent_.resize(static_cast<std::size_t>(size())), got_.resize(static_cast<std::size_t>(size()));
     op->where = where;
+    op->reach = &comm::reach_of<D>();
     op->element = sizeof(T);
     return op;
   }
+  /// Memory for a part from each rank.
+  Ref<Storage> room(const comm::Operation& op, std::size_t part) const { return Ref<Storage>::make(std::max<std::size_t>(1, part * static_cast<std::size_t>(size())), true, op.reach->memory); }
   static const std::byte* bytes(const void* p) { return static_cast<const std::byte*>(p); }
   static std::byte* bytes(void* p) { return static_cast<std::byte*>(p); }
 

@@ -3,15 +3,13 @@
 #pragma once
 
 #include <chrono>
-#include <cstring>
 #include <exception>
 #include <memory>
 #include <optional>
 #include <vector>
 
 #include "weft/comm/transport.hpp"
-#include "weft/comm/tree_reduce.hpp"
-#include "weft/core/scratch.hpp"
+#include "weft/comm/reach.hpp"
 
 namespace weft::inline WEFT_ABI {
 
@@ -21,11 +19,12 @@ namespace comm {
 struct Operation : FromCache {
   Call call;
   Where where;
+  const Reach* reach = nullptr;  ///< of its memory
   Reduce how = Reduce::sum;
   const std::byte* in = nullptr;
   std::byte* out = nullptr;
   std::size_t element = 1;  ///< bytes
-  std::optional<Scratch<std::byte>> scratch;
+  Ref<Storage> scratch;
   std::vector<std::unique_ptr<Transfer>, CachedAllocator<std::unique_ptr<Transfer>>> transfers;
   bool done = false;
 };
@@ -43,7 +42,7 @@ class Engine {
   std::size_t received() const { return received_; }
 
   // What a collective is made of.
-  static std::byte* part(Operation& op, int peer, std::size_t each) { return op.scratch->data() + static_cast<std::size_t>(peer) * each; }
+  static std::byte* part(Operation& op, int peer, std::size_t each) { return static_cast<std::byte*>(op.scratch->data) + static_cast<std::size_t>(peer) * each; }
   /// Where rank r's part of n elements begins, and its size.
   Index share(Index n) const { return (n + size() - 1) / size(); }
   std::pair<Index, Index> cut(Index n, int r) const {
@@ -107,7 +106,7 @@ class Engine {
  private:
   Transfer& add(Operation& op, int peer, std::size_t n, int channel) {
     Transfer& t = *op.transfers.emplace_back(std::make_unique<Transfer>());
-    t.peer = peer, t.channel = channel, t.call = op.call, t.bytes = n;
+    t.peer = peer, t.channel = channel, t.call = op.call, t.bytes = n, t.reach = op.reach;
     return t;
   }
   /// Runs f; a failure names the collective that met it, and ends this communicator.
@@ -124,6 +123,7 @@ class Engine {
     }
   }
   void start(Operation& op) {
+    if (!op.transfers.empty()) op.reach->settle();
     for (const auto& t : op.transfers)
       if (t->to == nullptr) transport_->send(*t);
       else transport_->receive(*t);
@@ -172,10 +172,10 @@ class Engine {
         }
         break;
       case Collective::reduce_scatter: reduce(op, op.in + static_cast<std::size_t>(rank()) * n, n, op.out, op.call.count); break;
-      case Collective::all_gather: copy_own(op.out + static_cast<std::size_t>(rank()) * n, op.in, n); break;
+      case Collective::all_gather: op.reach->copy(op.out + static_cast<std::size_t>(rank()) * n, op.in, n); break;
       case Collective::all_to_all: {
         const std::size_t each = n / static_cast<std::size_t>(size()), own = each * static_cast<std::size_t>(rank());
-        copy_own(op.out + own, op.in + own, each);
+        op.reach->copy(op.out + own, op.in + own, each);
         break;
       }
       default: break;
@@ -183,25 +183,12 @@ class Engine {
     op.done = true;
     return true;
   }
-  static void copy_own(std::byte* to, const std::byte* from, std::size_t n) { if (to != from && n > 0) std::memmove(to, from, n); }
 
   /// out = the tree over ranks of `mine` and the parts in scratch.
   void reduce(Operation& op, const std::byte* mine, std::size_t each, std::byte* out, Index count) {
-    switch (op.call.dtype) {
-      case Dtype::f32: return reduce_as<float>(op, mine, each, out, count);
-      case Dtype::f64: return reduce_as<double>(op, mine, each, out, count);
-      case Dtype::bf16: return reduce_as<bf16>(op, mine, each, out, count);
-      case Dtype::i32: return reduce_as<std::int32_t>(op, mine, each, out, count);
-      case Dtype::i64: return reduce_as<std::int64_t>(op, mine, each, out, count);
-      case Dtype::u8: return reduce_as<std::uint8_t>(op, mine, each, out, count);
-      case Dtype::boolean: weft::fail<CommError>(name(op.call.kind), "expected numbers, got bool", op.where, "cast to uint8");
-    }
-  }
-  template <class T>
-  void reduce_as(Operation& op, const std::byte* mine, std::size_t each, std::byte* out, Index count) {
-    std::vector<const T*, CachedAllocator<const T*>> arrays;
-    for (int r = 0; r < size(); ++r) arrays.push_back(reinterpret_cast<const T*>(r == rank() ? mine : part(op, r, each)));
-    tree_reduce<T>(op.how, arrays.data(), size(), reinterpret_cast<T*>(out), count);
+    std::vector<const void*, CachedAllocator<const void*>> arrays;
+    for (int r = 0; r < size(); ++r) arrays.push_back(r == rank() ? mine : part(op, r, each));
+    op.reach->reduce(op.call.dtype, op.how, arrays.data(), size(), out, count);
   }
 
   std::string late(const Operation& op) const {

@@ -45,6 +45,7 @@ class ThreadsTransport : public Transport {
 
   int rank() const override { return rank_; }
   int size() const override { return world_->size; }
+  bool reaches_gpu() const override { return true; }
   double deadline() const override { return world_->options.deadline; }
 
   void send(Transfer& t) override {
@@ -86,7 +87,7 @@ class ThreadsTransport : public Transport {
         continue;
       }
       receives_.erase(receives_.begin() + static_cast<std::ptrdiff_t>(i));
-      if (mine.bytes > 0) std::memcpy(mine.to, theirs->from, mine.bytes);
+      mine.reach->copy(mine.to, theirs->from, mine.bytes);
       mine.done.store(true, std::memory_order_release);
       const std::lock_guard lock(world_->mutex);
       theirs->done.store(true, std::memory_order_release);

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "weft/comm/call.hpp"
+#include "weft/comm/reach.hpp"
 #include "weft/core/storage.hpp"
 
 namespace weft::inline WEFT_ABI::comm {
@@ -24,6 +25,7 @@ struct Transfer : FromCache {
   const std::byte* from = nullptr;  ///< of a message that is sent
   std::byte* to = nullptr;          ///< of one that is received
   std::size_t bytes = 0;
+  const Reach* reach = &reach_of<cpu>();  ///< of that memory
   std::atomic<bool> done{false};
   Transfer* next = nullptr;  ///< for the transport's lists
   void* state = nullptr;     ///< for the transport
@@ -42,6 +44,8 @@ class Transport {
   virtual ~Transport() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  /// True iff messages may lie in the GPU's memory.
+  virtual bool reaches_gpu() const { return false; }
   /// Start a message; its memory and the Transfer stay where they are until it is done.
   virtual void send(Transfer& transfer) = 0;
   virtual void receive(Transfer& transfer) = 0;

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string>
 
+#include "weft/core/dtype.hpp"
 #include "weft/core/storage.hpp"
 
 namespace weft::inline WEFT_ABI::gpu {
@@ -24,6 +25,9 @@ void to_device(void* to, const void* from, std::size_t bytes);
 void to_host(void* to, const void* from, std::size_t bytes);
 /// Copies within the GPU, in the order of the stream.
 void copy(void* to, const void* from, std::size_t bytes);
+/// y[i] = x[0][i] + x[1][i] + ..., or with `largest` their maximum, of `count` arrays of n numbers on the GPU: comm::tree_reduce's sums, bit
+/// for bit. y may be one of the arrays.
+void tree_reduce(Dtype type, bool largest, const void* const* x, Index count, void* y, Index n);
 /// Waits until all that this thread asked for has happened. Throws Error where it failed.
 void synchronize();
 /// This thread's cudaStream_t.

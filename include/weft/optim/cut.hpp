@@ -25,6 +25,7 @@ struct Sharing {
 
   int size() const { return ranks != nullptr ? ranks->size() : 1; }
   int rank() const { return ranks != nullptr ? ranks->rank() : 0; }
+  bool reaches_gpu() const { return ranks == nullptr || ranks->reaches_gpu(); }
 };
 
 /// The part of a parameter that one rank keeps: `count` elements from `first` on.

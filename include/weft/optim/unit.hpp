@@ -90,9 +90,9 @@ class Unit {
       const auto share = static_cast<std::size_t>(cut_.own()[k].count);
       Handle& handle = flight_[k % 2];
       handle.wait();
-      if (sharing_.stage == 0) handle = sharing_.ranks->start_all_reduce(all, Reduce::sum, where);
+      if (sharing_.stage == 0) handle = sharing_.ranks->template start_all_reduce<S, D>(all, Reduce::sum, where);
       else
-        handle = sharing_.ranks->start_reduce_scatter(
+        handle = sharing_.ranks->template start_reduce_scatter<S, D>(
             std::span<const S>(all), std::span<S>(sharing_.stage == 1 ? block() + cut_.own()[k].begin : part_.data() + cut_.own()[k].kept, share), where);
     }
   }
@@ -283,7 +283,7 @@ class Unit {
     }
     for (std::size_t k = 0; k < cut_.buckets().size(); ++k) {
       const W* const mine = sharing_.stage == 3 ? weights_.data() + cut_.own()[k].kept : all + cut_.own()[k].begin;
-      gathering_.push_back(sharing_.ranks->start_all_gather(std::span<const W>(mine, static_cast<std::size_t>(cut_.own()[k].count)),
+      gathering_.push_back(sharing_.ranks->template start_all_gather<W, D>(std::span<const W>(mine, static_cast<std::size_t>(cut_.own()[k].count)),
                                                            std::span<W>(all + cut_.buckets()[k].begin, static_cast<std::size_t>(cut_.buckets()[k].length)), where));
     }
   }

@@ -37,8 +37,9 @@ class Units {
     sharing_ = sharing, sink_ = sink;
     if (sharing.stage < 0 || sharing.stage > 3) fail<ValueError>("adamw", "expected a ZeRO stage of 0 to 3, got " + std::to_string(sharing.stage), where);
     const int N = sharing.size();
-    if (!std::is_same_v<D, cpu> && N > 1)
-      fail<ValueError>("adamw", "expected one rank for a model on the GPU, got " + std::to_string(N), where, "collectives move host memory: train on the cpu, or on one rank");
+    if (!std::is_same_v<D, cpu> && !sharing.reaches_gpu())
+      fail<ValueError>("adamw", "expected ranks that reach the GPU's memory for a model there, got " + std::to_string(N) + " that do not", where,
+                       "run them as threads (run_ranks), or train on one rank or on the cpu");
     if (sharing.exact && (N & (N - 1)) != 0)
       fail<ValueError>("adamw", "expected a power of two of ranks for exact sums, got " + std::to_string(N), where, "set exact to false");
     const auto in_list = [](const std::string& path) {
