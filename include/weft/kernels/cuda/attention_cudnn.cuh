@@ -34,10 +34,10 @@ struct Problem {
   dnn::Extents statistics() const { return {B, H, Tq, 1}; }
 };
 
-/// cuDNN takes strides of axes of extent 1 at their word.
+/// cuDNN takes strides of axes of extent 1 at their word. `time` is more than 1.
 template <class T>
 Problem::Layout layout(const Rows<T>& x, Index B, Index time, Index heads, Index D) {
-  return {B > 1 ? x.batch : time * heads * D, heads > 1 ? x.head : D, time > 1 ? x.time : heads * D};
+  return {B > 1 ? x.batch : time * x.time, heads > 1 ? x.head : D, x.time};
 }
 inline dnn::Extents strides(const Problem::Layout& x) { return {x.batch, x.head, x.time, 1}; }
 inline dnn::Extents transposed(const dnn::Extents& x) { return {x[0], x[1], x[3], x[2]}; }
@@ -45,10 +45,9 @@ inline dnn::Extents transposed(const dnn::Extents& x) { return {x[0], x[1], x[3]
 /// Scores of the keys that a query does not see become -infinity.
 inline const dnn::Tensor& causal_mask(dnn::Graph& g, const Problem& p, const dnn::Tensor& scores) {
   if (!p.causal) return scores;
-  const auto& query = g.map(CUDNN_POINTWISE_GEN_INDEX, scores, nullptr, nullptr, g.value(p.scores(), CUDNN_DATA_INT32), CUDNN_DATA_FLOAT, 2);
-  const auto& key = g.map(CUDNN_POINTWISE_GEN_INDEX, scores, nullptr, nullptr, g.value(p.scores(), CUDNN_DATA_INT32), CUDNN_DATA_FLOAT, 3);
-  const auto& seen =
-      g.map(CUDNN_POINTWISE_CMP_GE, query, &key, nullptr, g.value(p.scores(), CUDNN_DATA_BOOLEAN), CUDNN_DATA_BOOLEAN);
+  const auto& query = g.index(scores, 2);
+  const auto& key = g.index(scores, 3);
+  const auto& seen = g.map(CUDNN_POINTWISE_CMP_GE, query, &key, nullptr, g.value(p.scores(), CUDNN_DATA_BOOLEAN), CUDNN_DATA_BOOLEAN);
   return g.map(CUDNN_POINTWISE_BINARY_SELECT, scores, &g.number(id_masked), &seen, g.value(p.scores()));
 }
 
@@ -148,10 +147,13 @@ inline bool has_cudnn() {
   return has;
 }
 
-/// Short calls are not worth a plan; the mask starts at the first key; until 9.15 cuDNN wants whole tiles of 128 keys, or a mask of padding.
+/// Short calls are not worth a plan; cuDNN's mask here is that of as many keys as queries; until 9.15.0 its backward wants whole tiles of
+/// 128 keys, or a mask of padding.
 template <class... X>
 bool fits_cudnn(const Sizes& n, const X&... x) {
-  const auto fits = [](const auto& rows) { return rows && rows.beta == 0 && rows.aligned(8) && rows.batch >= 0 && rows.time > 0 && rows.head >= 0; };
+  const auto fits = [](const auto& rows) {
+    return rows && rows.beta == 0 && rows.aligned(8) && rows.batch >= 0 && rows.time > 0 && rows.head >= 0;
+  };
   return has_cudnn() && n.scale > 0 && n.D % 8 == 0 && n.D <= 128 && n.Tq >= 128 && n.Tk >= 128 && (!n.causal || n.Tq == n.Tk) &&
          (n.Tk % 128 == 0 || cudnnGetVersion() > 91500) && (fits(x) && ...);
 }
@@ -162,10 +164,11 @@ inline constexpr float minus_infinity = -std::numeric_limits<float>::infinity(),
 inline bool cudnn_forward(const Sizes& n, const Rows<const bf16>& q, const Rows<const bf16>& k, const Rows<const bf16>& v,
                           const Rows<bf16>& y, float* lse) {
   if (lse == nullptr || !fits_cudnn(n, q, k, v, y)) return false;
+  const auto queries = [&](const auto& x) { return layout(x, n.B, n.Tq, n.H, n.D); };
+  const auto keys = [&](const auto& x) { return layout(x, n.B, n.Tk, n.K, n.D); };
   Cudnn& cudnn = Cudnn::mine();
-  const dnn::Plan* const plan = cudnn.plan({.B = n.B, .Tq = n.Tq, .Tk = n.Tk, .H = n.H, .K = n.K, .D = n.D, .causal = n.causal, .backward = false,
-                                            .q = layout(q, n.B, n.Tq, n.H, n.D), .k = layout(k, n.B, n.Tk, n.K, n.D),
-                                            .v = layout(v, n.B, n.Tk, n.K, n.D), .y = layout(y, n.B, n.Tq, n.H, n.D)});
+  const dnn::Plan* const plan =
+      cudnn.plan({n.B, n.Tq, n.Tk, n.H, n.K, n.D, n.causal, false, queries(q), keys(k), keys(v), queries(y)});
   if (plan == nullptr) return false;
   const auto scale = static_cast<float>(n.scale);
   const Scratch<unsigned char> workspace(std::max<Index>(plan->workspace(), 1));
@@ -184,20 +187,19 @@ inline Index largest_divisor(Index n, Index most) {
 /// False where cuDNN does not take the call; then nothing was launched. lse is packed, or null where it is not. A piece is so many heads
 /// that their matrices take `most` bytes.
 inline bool cudnn_backward(const Sizes& n, const Rows<const bf16>& q, const Rows<const bf16>& k, const Rows<const bf16>& v,
-                           const Rows<const bf16>& dy, const Rows<const bf16>& y, const float* lse, const Rows<bf16>& dq, const Rows<bf16>& dk,
-                           const Rows<bf16>& dv, Index most = Index{1} << 30) {
+                           const Rows<const bf16>& dy, const Rows<const bf16>& y, const float* lse, const Rows<bf16>& dq,
+                           const Rows<bf16>& dk, const Rows<bf16>& dv, Index most = Index{1} << 30) {
   if (lse == nullptr || !fits_cudnn(n, q, k, v, dy, y, dq, dk, dv)) return false;
   const Index group = n.group(), groups = most / (group * pieces(n.Tq, 64) * 64 * pieces(n.Tk, 128) * 128 * 2);  // that fit
   if (groups == 0) return false;
   const Index B = groups >= n.K ? largest_divisor(n.B, groups / n.K) : 1, K = groups >= n.K ? n.K : largest_divisor(n.K, groups);
   const Index H = K * group;
   if (H < n.H && n.Tq % 4 != 0) return false;  // lse of a head would not be aligned
+  const auto queries = [&](const auto& x) { return layout(x, B, n.Tq, H, n.D); };
+  const auto keys = [&](const auto& x) { return layout(x, B, n.Tk, K, n.D); };
   Cudnn& cudnn = Cudnn::mine();
-  const dnn::Plan* const plan = cudnn.plan({.B = B, .Tq = n.Tq, .Tk = n.Tk, .H = H, .K = K, .D = n.D, .causal = n.causal, .backward = true,
-                                            .q = layout(q, B, n.Tq, H, n.D), .k = layout(k, B, n.Tk, K, n.D), .v = layout(v, B, n.Tk, K, n.D),
-                                            .y = layout(y, B, n.Tq, H, n.D), .dy = layout(dy, B, n.Tq, H, n.D),
-                                            .dq = layout(dq, B, n.Tq, H, n.D), .dk = layout(dk, B, n.Tk, K, n.D),
-                                            .dv = layout(dv, B, n.Tk, K, n.D)});
+  const dnn::Plan* const plan = cudnn.plan({B, n.Tq, n.Tk, H, K, n.D, n.causal, true, queries(q), keys(k), keys(v), queries(y), queries(dy),
+                                            queries(dq), keys(dk), keys(dv)});
   if (plan == nullptr) return false;
   const auto scale = static_cast<float>(n.scale);
   const Scratch<float> delta(B * H * n.Tq);

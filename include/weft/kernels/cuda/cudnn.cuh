@@ -56,7 +56,8 @@ class Descriptor {
   /// Writes up to `count` values and returns how many there were.
   Index read(cudnnBackendAttributeName_t attribute, cudnnBackendAttributeType_t type, Index count, void* values) const {
     Index found = 0;
-    check(cudnnBackendGetAttribute(descriptor_, attribute, type, count, &found, values), name() + ", attribute " + std::to_string(attribute));
+    check(cudnnBackendGetAttribute(descriptor_, attribute, type, count, &found, values),
+          name() + ", attribute " + std::to_string(attribute));
     return found;
   }
 
@@ -79,12 +80,16 @@ struct Tensor {
 /// returns it; it computes in float unless it is told otherwise.
 class Graph {
  public:
-  const Tensor& tensor(Index id, cudnnDataType_t type, const Extents& shape, const Extents& strides) { return add(id, type, shape, strides, given); }
+  const Tensor& tensor(Index id, cudnnDataType_t type, const Extents& shape, const Extents& strides) {
+    return add(id, type, shape, strides, given);
+  }
   /// A float that a run gets by value.
   const Tensor& number(Index id) { return add(id, CUDNN_DATA_FLOAT, {1, 1, 1, 1}, {1, 1, 1, 1}, by_value); }
   /// What never reaches memory.
   const Tensor& value(const Extents& shape, cudnnDataType_t type = CUDNN_DATA_FLOAT) { return value(shape, packed(shape), type); }
-  const Tensor& value(const Extents& shape, const Extents& strides, cudnnDataType_t type) { return add(--last_, type, shape, strides, inner); }
+  const Tensor& value(const Extents& shape, const Extents& strides, cudnnDataType_t type) {
+    return add(--last_, type, shape, strides, inner);
+  }
 
   const Tensor& matmul(const Tensor& a, const Tensor& b, const Tensor& to) {
     Descriptor& kind = parts_.emplace_back(CUDNN_BACKEND_MATMUL_DESCRIPTOR);
@@ -97,7 +102,7 @@ class Graph {
         .finalize();
     return to;
   }
-  /// to = mode(x), mode(x, b), or t ? x : b. axis: of what generates indices.
+  /// to = mode(x), mode(x, b), or t ? x : b. axis: that of GEN_INDEX.
   const Tensor& map(cudnnPointwiseMode_t mode, const Tensor& x, const Tensor* b, const Tensor* t, const Tensor& to,
                     cudnnDataType_t compute = CUDNN_DATA_FLOAT, Index axis = -1) {
     Descriptor& kind = parts_.emplace_back(CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
@@ -113,6 +118,10 @@ class Graph {
   }
   const Tensor& map(cudnnPointwiseMode_t mode, const Tensor& x, const Tensor& to) { return map(mode, x, nullptr, nullptr, to); }
   const Tensor& map(cudnnPointwiseMode_t mode, const Tensor& x, const Tensor& b, const Tensor& to) { return map(mode, x, &b, nullptr, to); }
+  /// The position along an axis of x.
+  const Tensor& index(const Tensor& x, Index axis) {
+    return map(CUDNN_POINTWISE_GEN_INDEX, x, nullptr, nullptr, value(x.shape, CUDNN_DATA_INT32), CUDNN_DATA_FLOAT, axis);
+  }
   /// Over the axes along which `to` has an extent of 1, or over the heads of a group.
   const Tensor& reduce(cudnnReduceTensorOp_t how, const Tensor& x, const Tensor& to) {
     Descriptor& kind = parts_.emplace_back(CUDNN_BACKEND_REDUCTION_DESCRIPTOR);
@@ -179,11 +188,15 @@ class Plan {
     std::string why = "no engine";
     for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
       Descriptor heuristics(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
-      heuristics.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, finalized_).set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, mode).finalize();
+      heuristics.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, finalized_)
+          .set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, mode)
+          .finalize();
       for (const Descriptor& config : engine_configs(heuristics)) {
         try {
           Descriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-          plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, handle).set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config).finalize();
+          plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, handle)
+              .set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config)
+              .finalize();
           plan.read(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &workspace_);
           plan_ = std::move(plan);
           return;
