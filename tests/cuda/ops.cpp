@@ -118,13 +118,33 @@ TEMPLATE_TEST_CASE("attention", "", float, double, bf16) {
   using T = TestType;
   struct Case { Index B, Tq, Tk, H, K, D; bool causal; };
   for (const Case& c : std::vector<Case>{{1, 1, 1, 1, 1, 8, true}, {2, 7, 7, 4, 2, 16, true}, {1, 65, 65, 2, 1, 64, true}, {2, 130, 130, 3, 3, 32, true}, {1, 20, 50, 4, 4, 64, true},
-                                         {1, 33, 70, 2, 2, 64, false}, {1, 129, 129, 4, 1, 128, true}, {1, 3, 3, 2, 2, 5, true}, {2, 200, 200, 2, 2, 128, false}, {1, 300, 300, 6, 2, 64, true}, {1, 1, 90, 4, 2, 96, true}})
+                                         {1, 33, 70, 2, 2, 64, false}, {1, 129, 129, 4, 1, 128, true}, {1, 3, 3, 2, 2, 5, true}, {2, 200, 200, 2, 2, 128, false}, {1, 300, 300, 6, 2, 64, true}, {1, 1, 90, 4, 2, 96, true},
+                                         // what cuDNN takes, where it is there: whole tiles and not, groups, other widths
+                                         {2, 128, 128, 4, 4, 64, true}, {2, 200, 200, 4, 1, 128, true}, {1, 384, 384, 4, 2, 128, true}, {2, 384, 384, 2, 2, 64, false},
+                                         {1, 128, 300, 4, 2, 64, false}, {1, 200, 128, 2, 2, 128, false}, {1, 160, 160, 2, 2, 72, true}})
     same<T>("attention" + std::string(c.causal ? ", causal" : ""), [&](const auto& in) { return attention(in[0], in[1], in[2], {.causal = c.causal}); },
             {{c.B, c.Tq, c.H, c.D}, {c.B, c.Tk, c.K, c.D}, {c.B, c.Tk, c.K, c.D}}, std::is_same_v<T, bf16> ? 2 : 8);
-  same<T>("attention over parts of one tensor", [](const auto& in) {
-    const auto p = split(in[0], {4, 2, 2}, 2);
-    return attention(p[0], p[1], p[2]);
-  }, {{2, 70, 8, 64}}, std::is_same_v<T, bf16> ? 2 : 8);
+  for (const Shape& shape : {Shape{2, 70, 8, 64}, Shape{2, 200, 8, 64}, Shape{1, 384, 8, 128}})
+    same<T>("attention over parts of one tensor", [](const auto& in) {
+      const auto p = split(in[0], {4, 2, 2}, 2);
+      return attention(p[0], p[1], p[2]);
+    }, {shape}, std::is_same_v<T, bf16> ? 2 : 8);
+  for (const Index tokens : {70, 256})
+    same<T>("two attentions, whose gradients add", [](const auto& in) {
+      return attention(in[0], in[1], in[2]) + attention(in[0], in[1], in[2], {.causal = false, .scale = 0.3});
+    }, {{2, tokens, 4, 64}, {2, tokens, 2, 64}, {2, tokens, 2, 64}}, std::is_same_v<T, bf16> ? 4 : 8);
+}
+
+TEST_CASE("attention has the same bits 50 times") {
+  for (const auto& [tokens, heads, width] : std::vector<std::array<Index, 3>>{{1024, 8, 64}, {640, 4, 128}, {200, 6, 64}}) {
+    INFO(tokens << " tokens, width " << width);
+    const auto once = [heads = heads](const auto& in) {
+      const auto p = split(in[0], {heads, heads / 2, heads / 2}, 2);
+      return attention(p[0], p[1], p[2]);
+    };
+    const test::Values expected = test::run<bf16, cuda>(once, {{2, tokens, 2 * heads, width}});
+    for (int run = 1; run < 50; ++run) REQUIRE(test::run<bf16, cuda>(once, {{2, tokens, 2 * heads, width}}) == expected);
+  }
 }
 
 TEMPLATE_TEST_CASE("indices", "", float, double, bf16) {

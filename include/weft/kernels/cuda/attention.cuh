@@ -1,11 +1,15 @@
 // Attention on the GPU: which kernels serve a call. bf16 in aligned heads of 32, 64, 96 or 128 elements goes to the tensor cores, all else
-// to plain arithmetic in stat_t; the choice depends on the device and the call's shape, strides and alignment alone.
+// to plain arithmetic in stat_t; the choice depends on the device and the call's shape, strides and alignment alone. A build that found
+// cuDNN asks it first; WEFT_ATTENTION=weft in the environment leaves all to our own kernels.
 #pragma once
 
 #include "weft/kernels/cuda/attention.hpp"
 #include "weft/kernels/cuda/attention_simt_backward.cuh"
 #include "weft/kernels/cuda/attention_tensor_backward.cuh"
 #include "weft/kernels/cuda/attention_tensor_forward.cuh"
+#if defined(WEFT_CUDNN)
+#include "weft/kernels/cuda/attention_cudnn.cuh"
+#endif
 
 namespace weft::inline WEFT_ABI::kernels {
 
@@ -52,6 +56,9 @@ void attention_forward(cuda, In<T, cuda> q, In<T, cuda> k, In<T, cuda> v, Out<T,
   const auto y_rows = a::rows(y);
   const auto lse_rows = a::statistics(lse);
   if constexpr (std::is_same_v<T, bf16>) {
+#if defined(WEFT_CUDNN)
+    if (a::cudnn_forward(n, q_rows, k_rows, v_rows, y_rows, lse.contiguous() && lse.beta == 0 ? lse.data : nullptr)) return;
+#endif
     const auto launch = [&](auto engine) { a::launch_tensor_forward<decltype(engine)>(n, q_rows, k_rows, v_rows, y_rows, lse_rows); };
     if (a::on_tensor_cores(n, launch, q_rows, k_rows, v_rows, y_rows)) return;
   }
@@ -68,6 +75,11 @@ void attention_backward(cuda, In<T, cuda> dy, In<T, cuda> q, In<T, cuda> k, In<T
   const auto dy_rows = a::rows(dy), q_rows = a::rows(q), k_rows = a::rows(k), v_rows = a::rows(v), y_rows = a::rows(y);
   const auto lse_rows = a::statistics(lse);
   const auto dq_rows = a::rows(dq), dk_rows = a::rows(dk), dv_rows = a::rows(dv);
+#if defined(WEFT_CUDNN)
+  if constexpr (std::is_same_v<T, bf16>)
+    if (a::cudnn_backward(n, q_rows, k_rows, v_rows, dy_rows, y_rows, lse.contiguous() ? lse.data : nullptr, dq_rows, dk_rows, dv_rows))
+      return;
+#endif
 
   const Index queries = Index{n.B} * n.H * a::padded_queries(n);
   const gpu::Scratch<S> scratch(std::max<Index>(2 * queries, 1));
