@@ -2,6 +2,7 @@
 #pragma once
 
 #include "weft/optim/adamw.hpp"
+#include "weft/optim/adamw_config.hpp"
 #include "weft/optim/cut.hpp"
 #include "weft/optim/ema.hpp"
 #include "weft/optim/parallel_equal.hpp"
