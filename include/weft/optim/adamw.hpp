@@ -43,8 +43,8 @@ class AdamW : private Sink {
     const double norm = units_.norm(sums_, where);
     const GradientNorm result(norm, steps_);
     if (result.finite()) {
-      // The states stay: holes between activations would be no place for them, and the next step would need other memory.
-      if (steps_++ == 0) memory_of<D>().release_cached();
+      prepare();
+      ++steps_;
       const Tensor<float, D> scale = scalar<float, D>(options.clip > 0 && norm > options.clip ? static_cast<float>(options.clip / norm) : 1.0f);
       units_.release_all();
       for_each_unit([&](auto& u) {
@@ -73,6 +73,7 @@ class AdamW : private Sink {
       AdamW& self;
       ~Updating() { self.updating_ = nullptr; }
     } ending{*this};
+    prepare();
     updating_ = &options;
     where_ = where;
     moved_.clear(), left_.clear();
@@ -239,6 +240,12 @@ class AdamW : private Sink {
     if (config_.exact && config_.zero < 2 && sharing_.size() > 1 && (micros_ & (micros_ - 1)) != 0)
       fail<ValueError>("adamw", "expected a power of two of micro-batches a rank for exact sums of ZeRO 0 and 1, got " + std::to_string(micros_), where,
                        "ZeRO 2 and 3 take any number");
+  }
+  /// The states stay: holes between activations would be no place for them, and the next step would need other memory.
+  void prepare() {
+    if (steps_ > 0) return;
+    memory_of<D>().release_cached();
+    for_each_unit([](auto& u) { u.prepare(); });
   }
   kernels::AdamWArgs arguments(double lr) const {
     const auto t = static_cast<double>(steps_);

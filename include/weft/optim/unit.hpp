@@ -151,8 +151,24 @@ class Unit {
       for (Index i = 0; i < n; ++i) p.bad |= !std::isfinite(sums[at + i]);
     });
   }
+
   // ---- Weights and states.
 
+  /// Allocates the states where they are not yet.
+  void prepare() {
+    if (m_.defined() || places_.empty()) return;
+    const Shape held{cut_.held_size()};
+    for (Tensor<S, D>* x : {&m_, &v_}) {
+      *x = Tensor<S, D>(held);
+      kernels::fill<S>(D{}, S(0), *x);
+    }
+    if constexpr (!std::is_same_v<W, S>) {
+      master_ = Tensor<S, D>(held);
+      for_spans(cut_.held(), [&](Place& p, const Span& s) {
+        kernels::map<kernels::Copy, S, W>(D{}, {}, Out<S, D>{master_.data() + s.kept, {s.count}, {1}, 0}, In<W, D>{weight_at(p, s), {s.count}, {1}});
+      });
+    }
+  }
   void update(const kernels::AdamWArgs& common, const Tensor<float, D>& scale, Where where) {
     prepare();
     for_spans(cut_.held(), [&](Place& p, const Span& s) {
@@ -238,21 +254,6 @@ class Unit {
   S* block() const { return static_cast<S*>(block_->data); }
   const S* gradient_at(const Span& s) const { return sharing_.stage < 2 ? block() + s.at : sum_.data() + s.kept; }
   W* weight_at(const Place& p, const Span& s) const { return sharing_.stage == 3 ? weights_.data() + s.kept : p.param.data() + s.first; }
-
-  void prepare() {
-    if (m_.defined() || places_.empty()) return;
-    const Shape held{cut_.held_size()};
-    for (Tensor<S, D>* x : {&m_, &v_}) {
-      *x = Tensor<S, D>(held);
-      kernels::fill<S>(D{}, S(0), *x);
-    }
-    if constexpr (!std::is_same_v<W, S>) {
-      master_ = Tensor<S, D>(held);
-      for_spans(cut_.held(), [&](Place& p, const Span& s) {
-        kernels::map<kernels::Copy, S, W>(D{}, {}, Out<S, D>{master_.data() + s.kept, {s.count}, {1}, 0}, In<W, D>{weight_at(p, s), {s.count}, {1}});
-      });
-    }
-  }
 
   /// The weights move into one block that ranks can collect into.
   void take_whole() {
