@@ -56,8 +56,10 @@ void memory() {
   const Tensor<bf16, cuda> p = zeros<bf16, cuda>({n});
   const Tensor<float, cuda> master = zeros<float, cuda>({n}), g = randn<float, cuda>({n}, 6), m = zeros<float, cuda>({n}), v = zeros<float, cuda>({n}), one = scalar<float, cuda>(1);
   const kernels::AdamWArgs args{1e-4, 0.9, 0.95, 1e-8, 0.1, 0.1, 0.05};
-  line("AdamW, bf16 weights, float masters and states", 30.0 * static_cast<double>(n), [&] { kernels::adamw_step<bf16, float>(cuda{}, p, master, g, m, v, args, one); });
-  line("AdamW, float", 28.0 * static_cast<double>(n), [&] { kernels::adamw_step<float, float>(cuda{}, master, {}, g, m, v, args, one); });
+  line("AdamW, bf16 weights, float masters and states", 30.0 * static_cast<double>(n), [&] { kernels::adamw_step<bf16, float, float>(cuda{}, p, master, g, m, v, args, one); });
+  line("AdamW, float", 28.0 * static_cast<double>(n), [&] { kernels::adamw_step<float, float, float>(cuda{}, master, {}, g, m, v, args, one); });
+  const Tensor<bf16, cuda> m16 = zeros<bf16, cuda>({n}), v16 = zeros<bf16, cuda>({n});
+  line("AdamW, bf16 weights and states, rounded stochastically", 16.0 * static_cast<double>(n), [&] { kernels::adamw_step<bf16, float, bf16>(cuda{}, p, {}, g, m16, v16, args, one); });
   const Tensor<double, cuda> pieces({(n + 4095) / 4096});
   line("squared norm", 4.0 * static_cast<double>(n), [&] { kernels::squared_norm<float>(cuda{}, g, pieces); });
   line("column sums of (16384, 4096)", element, [&] { kernels::map_sum<kernels::Copy, float, bf16>(cuda{}, {}, Out<float, cuda>{db.data(), {1, C}, {0, 1}, 0}, x); });
