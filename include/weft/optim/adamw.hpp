@@ -13,6 +13,11 @@ namespace weft::inline WEFT_ABI::optim {
 /// p -= lr wd p, then p -= lr m^ / (sqrt(v^) + eps), with m and v the running means of gradient and squared gradient, corrected for
 /// their start at 0. Parameters without a gradient stay as they are. Loshchilov and Hutter 2019.
 ///
+/// A bf16 parameter has a float master, of which it is the rounded copy, and float m and v: 2 + 12 bytes a parameter, and 4 for its
+/// gradient. With `bf16_states` there is no master, and the parameter, m and v are bf16, each rounded stochastically after a step: up or
+/// down at random, so that the mean is the value and updates far below bf16's steps are not lost (Gupta et al. 2015): 2 + 4 bytes, and
+/// 4. The random bits are a function of seed, step, the parameter's path and the element. Wider parameters are not concerned.
+///
 /// With a Communicator the same class trains on many ranks: each runs its own micro-batches, and step() sums the gradients over all.
 /// What ranks keep of 16 bytes a parameter (fp32) is by `zero` 16, 8 + 8/N, 4 + 12/N, 16/N (Rajbhandari et al. 2020, "ZeRO"). With
 /// zero 3 parameters are there only while a module that holds them runs. A call on one rank is one on all, in the same order. It must
@@ -147,8 +152,8 @@ class AdamW : private Sink {
   /// checkpoint. A tensor that is a whole parameter has its shape, else it is flat.
   template <class F>
   void for_each_weight(F&& f, bool all = true) { for_each_unit([&](auto& u) { u.for_each_weight(all, f); }); }
-  /// The same for everything the optimizer remembers, allocated where it is not yet: "m." and "v." and, for a narrow parameter,
-  /// "master." before the parameter's path.
+  /// The same for everything the optimizer remembers, allocated where it is not yet: "m." and "v." and, for a narrow parameter without
+  /// bf16_states, "master." before the parameter's path.
   template <class F>
   void for_each_state(F&& f, bool all = true) { for_each_unit([&](auto& u) { u.for_each_state(all, f); }); }
 
@@ -158,13 +163,14 @@ class AdamW : private Sink {
 
   template <class M>
   AdamW(const M& model, Communicator* ranks, AdamWConfig config, Where where) : config_(std::move(config)), sharing_{ranks, config_.zero, config_.exact, config_.bucket_bytes} {
-    units_.cut(model, sharing_, this, [this](const std::string& path, const Shape& shape) { return rates_of(path, shape); }, where);
+    units_.cut(model, sharing_, config_.bf16_states, this, [this](const std::string& path, const Shape& shape) { return rates_of(path, shape); }, where);
   }
 
   Rates rates_of(const std::string& path, const Shape& shape) const {
+    const PhiloxKey rounding = philox_key(mix(config_.seed, "adamw." + path));
     for (const ParameterGroup& g : config_.groups)
-      if (g.matches(path, shape)) return {g.weight_decay, g.lr_scale};
-    return {shape.rank() >= 2 ? config_.weight_decay : 0.0, 1.0};
+      if (g.matches(path, shape)) return {g.weight_decay, g.lr_scale, rounding};
+    return {shape.rank() >= 2 ? config_.weight_decay : 0.0, 1.0, rounding};
   }
 
   // ---- What the tape says.
@@ -249,7 +255,8 @@ class AdamW : private Sink {
   }
   kernels::AdamWArgs arguments(double lr) const {
     const auto t = static_cast<double>(steps_);
-    return {lr, config_.beta1, config_.beta2, config_.eps, 0, 1 - std::pow(config_.beta1, t), 1 - std::pow(config_.beta2, t)};
+    return {lr, config_.beta1, config_.beta2, config_.eps, 0, 1 - std::pow(config_.beta1, t), 1 - std::pow(config_.beta2, t),
+            RandomKey{{}, static_cast<std::uint32_t>(steps_), 0}, 0};
   }
   void reduce_all(Where where) {
     if (sharing_.size() == 1) return;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,6 +24,8 @@ struct AdamWConfig {
   double eps = 1e-8;
   double weight_decay = 0.1;           ///< of matrices; vectors (norms, biases) do not decay
   std::vector<ParameterGroup> groups = {};  ///< asked before that rule, in order; the first that matches counts
+  bool bf16_states = false;            ///< of bf16 parameters: m and v are bf16, and there is no float master (see AdamW)
+  std::uint64_t seed = 0;              ///< of the rounding that this needs; the same on every rank
   // Among many ranks:
   int zero = 0;                        ///< 0: every rank keeps all; 1: optimizer states are shared, 2: gradients too, 3: parameters too
   bool exact = false;                  ///< the same bits for any number of ranks
