@@ -1,5 +1,6 @@
 // The GPU: kernels that move memory against the copy bandwidth, attention and GEMM in TFLOP/s, and steps of whole models in tokens a
-// second. benchmarks/peers/gpu_torch.py does the same models in PyTorch. Usage: bench_cuda [PART...]   (memory gemm attention layer 124m 1.5b)
+// second. benchmarks/peers/gpu_torch.py does the same models in PyTorch. Usage: bench_cuda [PART...]   (memory gemm attention 124m 1.5b;
+// only where named: layer 8b)
 #include <chrono>
 #include <cstdio>
 #include <functional>
@@ -143,9 +144,10 @@ void layer() {
   std::printf("  sum %.1f ms\n", total * 1e3);
 }
 
-void model(const char* name, const nn::TransformerConfig& config, Index B, int steps) {
+/// `lean`: states are bf16, and weights are updated inside the backward, without clipping.
+void model(const char* name, const nn::TransformerConfig& config, Index B, int steps, bool lean = false) {
   const nn::Transformer<bf16, bf16, cuda> m(config, 1);
-  optim::AdamW<cuda> adamw(m, {.beta2 = 0.95});
+  optim::AdamW<cuda> adamw(m, {.beta2 = 0.95, .bf16_states = lean});
   const Index T = config.context;
   std::vector<std::int64_t> tokens(static_cast<std::size_t>(B * T + 1));
   for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::int64_t>(mix(1, i) % 50257);
@@ -158,8 +160,12 @@ void model(const char* name, const nn::TransformerConfig& config, Index B, int s
     {
       Tape tape(Key{1, step, 0, 1, {static_cast<double>(B * T)}});
       const auto l = m.loss(x, y);
-      tape.backward(l);
-      adamw.step({.lr = 1e-4, .clip = 1});
+      if (lean) {
+        adamw.backward(tape, l, {.lr = 1e-4});
+      } else {
+        tape.backward(l);
+        adamw.step({.lr = 1e-4, .clip = 1});
+      }
       loss = l.value();
     }
     best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
@@ -196,6 +202,15 @@ int main(int argc, char** argv) try {
   if (wanted("124m")) model("GPT-2 124M", gpt2(768, 12, 12), 64, 12);
   gpu::release_cached();
   if (wanted("1.5b")) model("GPT-2 1.5B", gpt2(1600, 48, 25), 16, 6);
+  gpu::release_cached();
+  auto llama = nn::TransformerConfig::llama({.vocab = 128256, .width = 4096, .layers = 32, .heads = 32, .kv_heads = 8, .hidden = 14336, .context = 8192, .rope_theta = 500000});
+  if (parts.contains("8b")) try {
+    model("Llama 3 8B", llama, 1, 5, true);
+  } catch (const MemoryError&) {  // its activations are about 40 GB
+    gpu::release_cached();
+    llama.recompute = true;
+    model("Llama 3 8B, recompute", llama, 1, 5, true);
+  }
   return 0;
 } catch (const std::exception& error) {
   std::fprintf(stderr, "%s\n", error.what());
