@@ -1,5 +1,6 @@
 // The GPU: kernels that move memory against the copy bandwidth, attention and GEMM in TFLOP/s, and steps of whole models in tokens a
-// second. Products take the fastest algorithms, kept in products.txt. benchmarks/peers/gpu_torch.py does the same models in PyTorch. Usage: bench_cuda [PART...]   (memory gemm attention layer 124m 1.5b)
+// second. Products take the fastest algorithms, kept in products.txt. benchmarks/peers/gpu_torch.py does the same models in PyTorch.
+// Usage: bench_cuda [PART...]   (memory gemm attention 124m 1.5b; only where named: layer 8b)
 #include <chrono>
 #include <cstdio>
 #include <functional>
@@ -56,8 +57,10 @@ void memory() {
   const Tensor<bf16, cuda> p = zeros<bf16, cuda>({n});
   const Tensor<float, cuda> master = zeros<float, cuda>({n}), g = randn<float, cuda>({n}, 6), m = zeros<float, cuda>({n}), v = zeros<float, cuda>({n}), one = scalar<float, cuda>(1);
   const kernels::AdamWArgs args{1e-4, 0.9, 0.95, 1e-8, 0.1, 0.1, 0.05};
-  line("AdamW, bf16 weights, float masters and states", 30.0 * static_cast<double>(n), [&] { kernels::adamw_step<bf16, float>(cuda{}, p, master, g, m, v, args, one); });
-  line("AdamW, float", 28.0 * static_cast<double>(n), [&] { kernels::adamw_step<float, float>(cuda{}, master, {}, g, m, v, args, one); });
+  line("AdamW, bf16 weights, float masters and states", 30.0 * static_cast<double>(n), [&] { kernels::adamw_step<bf16, float, float>(cuda{}, p, master, g, m, v, args, one); });
+  line("AdamW, float", 28.0 * static_cast<double>(n), [&] { kernels::adamw_step<float, float, float>(cuda{}, master, {}, g, m, v, args, one); });
+  const Tensor<bf16, cuda> m16 = zeros<bf16, cuda>({n}), v16 = zeros<bf16, cuda>({n});
+  line("AdamW, bf16 weights and states, rounded stochastically", 16.0 * static_cast<double>(n), [&] { kernels::adamw_step<bf16, float, bf16>(cuda{}, p, {}, g, m16, v16, args, one); });
   const Tensor<double, cuda> pieces({(n + 4095) / 4096});
   line("squared norm", 4.0 * static_cast<double>(n), [&] { kernels::squared_norm<float>(cuda{}, g, pieces); });
   line("column sums of (16384, 4096)", element, [&] { kernels::map_sum<kernels::Copy, float, bf16>(cuda{}, {}, Out<float, cuda>{db.data(), {1, C}, {0, 1}, 0}, x); });
@@ -141,9 +144,10 @@ void layer() {
   std::printf("  sum %.1f ms\n", total * 1e3);
 }
 
-void model(const char* name, const nn::TransformerConfig& config, Index B, int steps) {
+/// `lean`: states are bf16, and weights are updated inside the backward, without clipping.
+void model(const char* name, const nn::TransformerConfig& config, Index B, int steps, bool lean = false) {
   const nn::Transformer<bf16, bf16, cuda> m(config, 1);
-  optim::AdamW<cuda> adamw(m, {.beta2 = 0.95});
+  optim::AdamW<cuda> adamw(m, {.beta2 = 0.95, .bf16_states = lean});
   const Index T = config.context;
   std::vector<std::int64_t> tokens(static_cast<std::size_t>(B * T + 1));
   for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::int64_t>(mix(1, i) % 50257);
@@ -156,8 +160,12 @@ void model(const char* name, const nn::TransformerConfig& config, Index B, int s
     {
       Tape tape(Key{1, step, 0, 1, {static_cast<double>(B * T)}});
       const auto l = m.loss(x, y);
-      tape.backward(l);
-      adamw.step({.lr = 1e-4, .clip = 1});
+      if (lean) {
+        adamw.backward(tape, l, {.lr = 1e-4});
+      } else {
+        tape.backward(l);
+        adamw.step({.lr = 1e-4, .clip = 1});
+      }
       loss = l.value();
     }
     best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
@@ -195,6 +203,15 @@ int main(int argc, char** argv) try {
   if (wanted("124m")) model("GPT-2 124M", gpt2(768, 12, 12), 64, 12);
   gpu::release_cached();
   if (wanted("1.5b")) model("GPT-2 1.5B", gpt2(1600, 48, 25), 16, 6);
+  gpu::release_cached();
+  auto llama = nn::TransformerConfig::llama({.vocab = 128256, .width = 4096, .layers = 32, .heads = 32, .kv_heads = 8, .hidden = 14336, .context = 8192, .rope_theta = 500000});
+  if (parts.contains("8b")) try {
+    model("Llama 3 8B", llama, 1, 5, true);
+  } catch (const MemoryError&) {  // its activations are about 40 GB
+    gpu::release_cached();
+    llama.recompute = true;
+    model("Llama 3 8B, recompute", llama, 1, 5, true);
+  }
   return 0;
 } catch (const std::exception& error) {
   std::fprintf(stderr, "%s\n", error.what());

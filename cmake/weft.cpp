@@ -43,6 +43,7 @@ WEFT_OPS_OF_WEIGHTS(template, float, bf16)
 WEFT_OPS_BETWEEN(template, float, bf16)
 WEFT_OPS_BETWEEN(template, bf16, float)
 WEFT_KERNELS_OF(template, bf16)
+WEFT_KERNELS_OF_BF16(template)
 #elif defined(WEFT_PART_integers)
 template class Tensor<std::int64_t, cpu>;
 WEFT_OPS_OF_ANY(template, std::int64_t)

@@ -97,9 +97,13 @@
 /// Kernels that modules and optimizers call without an op.
 #define WEFT_KERNELS_OF(how, W)                                                                                         \
   how void kernels::normal_fill<W>(cpu, RandomKey, double, double, Index, Out<W, cpu>);                                 \
-  how void kernels::adamw_step<W, param_grad_t<W>>(cpu, Out<W, cpu>, Out<stat_t<W>, cpu>, In<param_grad_t<W>, cpu>,     \
-                                                   Out<stat_t<W>, cpu>, Out<stat_t<W>, cpu>,                            \
-                                                   const kernels::AdamWArgs&, In<float, cpu>);
+  how void kernels::adamw_step<W, param_grad_t<W>, stat_t<W>>(cpu, Out<W, cpu>, Out<stat_t<W>, cpu>,                    \
+                                                              In<param_grad_t<W>, cpu>, Out<stat_t<W>, cpu>,            \
+                                                              Out<stat_t<W>, cpu>, const kernels::AdamWArgs&,           \
+                                                              In<float, cpu>);
+#define WEFT_KERNELS_OF_BF16(how)                                                                                       \
+  how void kernels::adamw_step<bf16, float, bf16>(cpu, Out<bf16, cpu>, Out<float, cpu>, In<float, cpu>, Out<bf16, cpu>, \
+                                                  Out<bf16, cpu>, const kernels::AdamWArgs&, In<float, cpu>);
 
 /// The modules of a decoder with activations and weights of type T, and what a training program does with it.
 #define WEFT_MODEL_OF(how, T)                                                                                           \

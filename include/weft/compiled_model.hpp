@@ -9,6 +9,7 @@ namespace weft::inline WEFT_ABI {
 WEFT_KERNELS_OF(extern template, float)
 WEFT_KERNELS_OF(extern template, double)
 WEFT_KERNELS_OF(extern template, bf16)
+WEFT_KERNELS_OF_BF16(extern template)
 extern template class optim::AdamW<cpu>;
 WEFT_MODEL_OF(extern template, float)
 WEFT_MODEL_OF(extern template, bf16)

@@ -2,10 +2,12 @@
 #pragma once
 
 #include "weft/optim/adamw.hpp"
+#include "weft/optim/adamw_config.hpp"
 #include "weft/optim/cut.hpp"
 #include "weft/optim/ema.hpp"
 #include "weft/optim/parallel_equal.hpp"
 #include "weft/optim/schedule.hpp"
+#include "weft/optim/states.hpp"
 #include "weft/optim/sum_tree.hpp"
 #include "weft/optim/unit.hpp"
 #include "weft/optim/units.hpp"

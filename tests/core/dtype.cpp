@@ -55,6 +55,30 @@ TEST_CASE("bf16 at the ends") {
   CHECK(static_cast<float>(bf16(1.01171875f)) == 1.015625f);                       // half-way, to even
 }
 
+TEST_CASE("rounded stochastically, a value goes up as often as it lies above the lower neighbour") {
+  for (std::uint32_t h : {0x3f80u, 0xbf80u, 0x0000u, 0x0001u, 0x8000u, 0x7f7fu, 0x4321u, 0xc2ffu})
+    for (std::uint32_t low : {0x0000u, 0x0001u, 0x7fffu, 0x8000u, 0xffffu, 0x1234u}) {
+      std::uint32_t up = 0, other = 0;
+      for (std::uint32_t random = 0; random < 0x10000; ++random) {
+        const std::uint32_t got = round_stochastically(std::bit_cast<float>(h << 16 | low), random).bits;
+        up += got == h + 1;  // the next away from zero, from the largest on infinity
+        other += got != h && got != h + 1;
+      }
+      CHECK(up == low);
+      CHECK(other == 0);
+    }
+  int different = 0;
+  for (std::uint32_t h = 0; h < 0x10000; ++h) {
+    bf16 x;
+    x.bits = static_cast<std::uint16_t>(h);
+    const bf16 y = round_stochastically(static_cast<float>(x), 0xffff);
+    different += (h & 0x7fff) > 0x7f80 ? (y.bits & 0x7fff) <= 0x7f80 : y.bits != h;
+  }
+  CHECK(different == 0);
+  CHECK((round_stochastically(std::bit_cast<float>(0x7fffffffu), 0xffff).bits & 0x7fff) > 0x7f80);
+  CHECK((round_stochastically(std::bit_cast<float>(0x7f800001u), 0).bits & 0x7fff) > 0x7f80);
+}
+
 TEST_CASE("names and the types of statistics") {
   CHECK(std::string(dtype_name<float>) == "float");
   CHECK(std::string(dtype_name<bf16>) == "bf16");

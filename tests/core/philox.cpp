@@ -30,6 +30,11 @@ TEST_CASE("philox's counter is the block, the step and the micro-batch", "[philo
   for (int j = 0; j < 4; ++j) CHECK(a.w[j] == b.w[j]);
 }
 
+TEST_CASE("philox_half's elements are all halves of the block", "[philox]") {
+  const PhiloxWords drawn{{0x00020001u, 0x00040003u, 0x00060005u, 0x00080007u}};
+  for (int i = 0; i < 8; ++i) CHECK(philox_half(drawn, i) == static_cast<std::uint32_t>(i + 1));
+}
+
 TEST_CASE("uniform01 and normal_pair stay in range at the ends", "[philox]") {
   CHECK(uniform01(0) == 0);
   CHECK(uniform01(0xffffffffu) == 1 - 0x1p-32);

@@ -20,9 +20,9 @@ nn::TransformerConfig config_of(test::Arch arch) {
 }
 
 template <class T, class D>
-std::vector<double> train(const nn::TransformerConfig& config, Index steps, std::vector<T>* weights = nullptr) {
+std::vector<double> train(const nn::TransformerConfig& config, Index steps, std::vector<T>* weights = nullptr, bool bf16_states = false) {
   const nn::Transformer<T, T, D> model(config, 1);
-  optim::AdamW<D> adamw(model, {.beta2 = 0.99});
+  optim::AdamW<D> adamw(model, {.beta2 = 0.99, .bf16_states = bf16_states});
   std::vector<double> losses;
   for (Index step = 0; step < steps; ++step) {
     Tape tape(Key{7, step, 0, 1});
@@ -39,19 +39,21 @@ std::vector<double> train(const nn::TransformerConfig& config, Index steps, std:
 
 TEMPLATE_TEST_CASE("200 steps stay within an envelope of the CPU's losses", "", float, bf16) {
   using T = TestType;
-  for (const test::Arch arch : test::all_archs) {
-    INFO(test::name(arch) << " of " << dtype_name<T>);
-    const Index steps = 200;
-    const std::vector<double> host = train<T, cpu>(config_of(arch), steps), device = train<T, cuda>(config_of(arch), steps);
-    // The first steps differ by roundings; what they grow to later depends on the data, so only the level is compared.
-    const double first = std::is_same_v<T, float> ? 1e-4 : 3e-2;
-    for (std::size_t i = 0; i < 5; ++i) CHECK(std::abs(device[i] - host[i]) <= first * host[i]);
-    double host_end = 0, device_end = 0;
-    for (std::size_t i = host.size() - 20; i < host.size(); ++i) host_end += host[i] / 20, device_end += device[i] / 20;
-    CHECK(host_end < 0.6 * host[0]);
-    CHECK(device_end < 1.25 * host_end + 0.05);
-    CHECK(device_end > 0.75 * host_end - 0.05);
-  }
+  for (const test::Arch arch : test::all_archs)
+    for (const bool bf16_states : {false, true}) {
+      if (bf16_states && !std::is_same_v<T, bf16>) continue;
+      INFO(test::name(arch) << " of " << dtype_name<T> << (bf16_states ? ", states too" : ""));
+      const Index steps = 200;
+      const std::vector<double> host = train<T, cpu>(config_of(arch), steps, nullptr, bf16_states), device = train<T, cuda>(config_of(arch), steps, nullptr, bf16_states);
+      // The first steps differ by roundings; what they grow to later depends on the data, so only the level is compared.
+      const double first = std::is_same_v<T, float> ? 1e-4 : 3e-2;
+      for (std::size_t i = 0; i < 5; ++i) CHECK(std::abs(device[i] - host[i]) <= first * host[i]);
+      double host_end = 0, device_end = 0;
+      for (std::size_t i = host.size() - 20; i < host.size(); ++i) host_end += host[i] / 20, device_end += device[i] / 20;
+      CHECK(host_end < 0.6 * host[0]);
+      CHECK(device_end < 1.25 * host_end + 0.05);
+      CHECK(device_end > 0.75 * host_end - 0.05);
+    }
 }
 
 TEST_CASE("50 runs have the same bits") {
@@ -65,6 +67,26 @@ TEST_CASE("50 runs have the same bits") {
       REQUIRE(std::equal(weights.begin(), weights.end(), expected.begin(), [](bf16 a, bf16 b) { return a.bits == b.bits; }));
     }
   }
+}
+
+TEST_CASE("bf16 states: updates inside the backward are those of a step, bit for bit") {
+  const nn::TransformerConfig config = config_of(test::Arch::llama);
+  const auto run = [&](bool inside) {
+    const nn::Transformer<bf16, bf16, cuda> model(config, 1);
+    optim::AdamW<cuda> adamw(model, {.beta2 = 0.99, .bf16_states = true});
+    for (Index step = 0; step < 5; ++step) {
+      Tape tape(Key{7, step, 0, 1});
+      const auto loss = model.loss(to<cuda>(test::rule_tokens(4, 24, 3 * step)), to<cuda>(test::rule_tokens(4, 24, 3 * step + 1)));
+      if (inside) adamw.backward(tape, loss, {.lr = 3e-3});
+      else tape.backward(loss), adamw.step({.lr = 3e-3});
+    }
+    std::vector<std::uint16_t> bits;
+    for (const bf16 w : test::weights(model)) bits.push_back(w.bits);
+    return bits;
+  };
+  const auto expected = run(false);
+  CHECK(run(false) == expected);
+  CHECK(run(true) == expected);
 }
 
 TEST_CASE("recompute changes no bit") {

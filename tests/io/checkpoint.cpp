@@ -134,6 +134,24 @@ TEST_CASE("weights, moments, masters and the number of steps come back") {
   check(bf16{});
 }
 
+TEST_CASE("bf16 states come back, and rounding goes on as without a break; states of another type are refused") {
+  const test::TemporaryFolder folder;
+  const optim::AdamWConfig narrow{.bf16_states = true, .seed = 9};
+  const auto a = linear_model<bf16>(1), b = linear_model<bf16>(2), c = linear_model<bf16>(3);
+  optim::AdamW first(a, narrow), second(b, narrow), wide(c);
+  for (int i = 0; i < 3; ++i) step(a, first);
+  io::save_checkpoint(folder / "narrow", 3, a, first, {});
+  CHECK(io::load_checkpoint(io::newest_whole(folder / "narrow"), b, second) == "");
+  CHECK(state(a, first) == state(b, second));
+  for (int i = 0; i < 3; ++i) step(a, first), step(b, second);
+  CHECK(state(a, first) == state(b, second));
+  CHECK_THAT(test::io_error([&] { io::load_checkpoint(io::newest_whole(folder / "narrow"), c, wide); }),
+             Catch::Contains("optimizer.m.weight of type float, got BF16") && Catch::Contains("bf16_states"));
+  io::save_checkpoint(folder / "wide", 3, c, wide, {});
+  CHECK_THAT(test::io_error([&] { io::load_checkpoint(io::newest_whole(folder / "wide"), b, second); }),
+             Catch::Contains("optimizer.m.weight of type bf16, got F32") && Catch::Contains("bf16_states"));
+}
+
 TEST_CASE("a checkpoint before the first step, into a model that is only described") {
   const test::TemporaryFolder folder;
   const auto a = linear_model<float>(1);

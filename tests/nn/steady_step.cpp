@@ -86,3 +86,35 @@ TEST_CASE("a steady training step calls neither the heap nor the system") {
     }
   set_threads(before);
 }
+
+TEST_CASE("so does one with bf16 states, and one that updates inside the backward") {
+  const int before = threads();
+  set_threads(1);
+  for (const bool inside : {false, true}) {
+    INFO((inside ? "inside the backward" : "a step"));
+    const nn::Transformer<bf16> model(test::tiny(test::Arch::llama), 1);
+    optim::AdamW adamw(model, {.bf16_states = true});
+    const auto tokens = test::rule_tokens(3, 11, 0), targets = test::rule_tokens(3, 11, 1);
+    double last = 0;
+    const auto step = [&] {
+      Tape tape(Key{1, 0, 0, 1, {33}});
+      const auto loss = model.loss(tokens, targets);
+      if (inside) {
+        last = adamw.backward(tape, loss, {.lr = 1e-3});
+      } else {
+        tape.backward(loss);
+        last = adamw.step({.lr = 1e-3, .clip = 1});
+      }
+    };
+    for (int i = 0; i < 3; ++i) step();
+    const long calls = heap_calls;
+    const std::size_t system_calls = memory_stats().system_calls, live = memory_stats().live;
+    for (int i = 0; i < 5; ++i) step();
+    const long made = heap_calls - calls;
+    CHECK(made == 0);
+    CHECK(memory_stats().system_calls - system_calls == 0);
+    CHECK(memory_stats().live == live);
+    CHECK(std::isfinite(last));
+  }
+  set_threads(before);
+}

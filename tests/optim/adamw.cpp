@@ -31,6 +31,11 @@ struct Tied : nn::Module<Tied> {
   }
 };
 
+struct Many : nn::Module<Many> {
+  nn::Parameter<bf16> vector{{40000}, {1, 0}};
+  void visit(auto&& part) const { part("vector", vector); }
+};
+
 /// Puts a gradient by hand, as a backward would.
 template <class W>
 void put_gradient(const nn::Parameter<W>& p, const std::vector<double>& values) {
@@ -113,6 +118,50 @@ TEST_CASE("narrow weights follow a float master") {
   });
   for (Index i = 0; i < 4; ++i) CHECK(model.vector(i).bits == bf16(static_cast<float>(vector.p[static_cast<std::size_t>(i)])).bits);
   CHECK(static_cast<float>(model.vector(0)) < 1);
+}
+
+TEST_CASE("bf16 states: no master, and on average the weights move as far") {
+  Many model;
+  nn::materialise(model, 3);
+  optim::AdamW adamw(model, {.beta2 = 0.99, .weight_decay = 0, .bf16_states = true});
+  const auto held = static_cast<double>(memory_stats().live);
+  Plain exact({1});
+  for (Index s = 0; s < 50; ++s) {
+    put_gradient(model.vector, std::vector<double>(40000, 1));
+    adamw.step({.lr = 1e-4});  // a 39th of bf16's step below 1
+    exact.step({1}, 1e-4, 0, 1, static_cast<double>(s + 1));
+  }
+  CHECK(static_cast<double>(memory_stats().live) - held == Approx(4.0 * 40000).epsilon(0.05));
+  std::string names;
+  const auto mean = [](const auto& x) {
+    double sum = 0;
+    for (double v : doubles(x)) sum += v;
+    return sum / static_cast<double>(x.numel());
+  };
+  adamw.for_each_state([&](const std::string& name, const auto& x, const optim::Shard&) {
+    names += name + " ";
+    CHECK(std::is_same_v<typename std::remove_cvref_t<decltype(x)>::value_type, bf16>);
+    CHECK(mean(x) == Approx(name == "m.vector" ? exact.m[0] : exact.v[0]).epsilon(2e-3));
+  });
+  CHECK(names == "m.vector v.vector ");
+  // 50 roundings to steps of 2^-8, each off by at most half of one: 5 standard deviations of the mean of 40,000 are 3.5e-4 of
+  // weights, of 5e-3 that they moved.
+  CHECK(std::abs(mean(model.vector) - exact.p[0]) < 5 * 0.5 * 0x1p-8 * std::sqrt(50.0 / 40000));
+}
+
+TEST_CASE("bf16 states follow the seed, and leave wider parameters as they are") {
+  const auto after = [](auto model, optim::AdamWConfig config) {
+    optim::AdamW adamw(model, config);
+    for (Index s = 0; s < 3; ++s) {
+      put_gradient(model.matrix, gradient_of(12, s, 1));
+      adamw.step({.lr = 1e-2});
+    }
+    return doubles(model.matrix);
+  };
+  const auto narrow = after(Two<bf16>(), {.bf16_states = true});
+  CHECK(after(Two<bf16>(), {.bf16_states = true}) == narrow);
+  CHECK_FALSE(after(Two<bf16>(), {.bf16_states = true, .seed = 1}) == narrow);
+  CHECK(after(Two<float>(), {.bf16_states = true}) == after(Two<float>(), {}));
 }
 
 TEST_CASE("groups by rule: the first that matches") {

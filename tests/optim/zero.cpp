@@ -64,6 +64,54 @@ TEST_CASE("exact: recompute, narrow weights, and micro-batches that are no power
   CHECK_THROWS_WITH(train<double>({.ranks = 3, .zero = 1, .micros = 6}), Catch::Contains("power of two of ranks"));
 }
 
+TEST_CASE("exact: bf16 states, rounded stochastically, have the same bits for any ranks, stage and threads, inside the backward too") {
+  const Plan plan{.arch = Arch::llama, .micros = 4, .bf16_states = true};
+  const Result<bf16> one = train<bf16>(plan);
+  CHECK_FALSE(one == train<bf16>({.arch = Arch::llama, .micros = 4}));
+  for (const int ranks : {1, 2, 4})
+    for (const int zero : {0, 1, 2, 3}) {
+      Plan other = plan;
+      other.ranks = ranks, other.zero = zero, other.threads = 1 + ranks % 3;
+      INFO(name(other));
+      CHECK(train<bf16>(other) == one);
+      other.bucket_bytes = 1, other.recompute = true;
+      CHECK(train<bf16>(other) == one);
+    }
+  Plan inside = plan;
+  inside.micros = 1, inside.inside = true;
+  const Result<bf16> alone = train<bf16>(inside);
+  for (const int zero : {1, 2, 3}) {
+    inside.zero = zero;
+    CHECK(train<bf16>(inside) == alone);
+  }
+  inside.ranks = 2, inside.micros = 2;
+  inside.zero = 0;
+  const Result<bf16> two = train<bf16>(inside);
+  for (const int zero : {1, 2, 3}) {
+    inside.zero = zero;
+    CHECK(train<bf16>(inside) == two);
+  }
+}
+
+TEST_CASE("bf16 states train to about the loss of float ones") {
+  for (const Arch arch : test::all_archs) {
+    INFO(test::name(arch));
+    const auto end = [&](bool bf16_states) {
+      const nn::Transformer<bf16> model(test::tiny(arch), 1);
+      optim::AdamW adamw(model, {.beta2 = 0.99, .bf16_states = bf16_states});
+      const std::vector<double> losses = test::train_steps(model, adamw, 0, 300);
+      double sum = 0;
+      for (std::size_t i = losses.size() - 13; i < losses.size(); ++i) sum += losses[i] / 13;  // each batch once
+      CHECK(sum < 0.5 * losses[0]);
+      return sum;
+    };
+    const double wide = end(false), narrow = end(true);
+    INFO("float states " << wide << ", bf16 states " << narrow);
+    CHECK(narrow < 1.15 * wide + 0.01);
+    CHECK(narrow > 0.85 * wide - 0.01);
+  }
+}
+
 TEST_CASE("not exact: any number of ranks, within roundings") {
   for (const Arch arch : test::all_archs) {
     const Result<double> one = train<double>({.arch = arch, .exact = false, .micros = 6});

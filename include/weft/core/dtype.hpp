@@ -27,6 +27,16 @@ struct bf16 {
   }
 };
 
+/// x to one of its two neighbours in bf16: away from zero iff the half that is cut off and `random`, 16 uniform bits, carry. So the
+/// mean is x, and what bf16 holds stays as it is, NaN too. Gupta et al. 2015, "Deep learning with limited numerical precision".
+WEFT_INLINE constexpr bf16 round_stochastically(float x, std::uint32_t random) {
+  const auto u = std::bit_cast<std::uint32_t>(x);
+  const bool nan = (u & 0x7fffffffu) > 0x7f800000u;  // a carry could reach its sign
+  bf16 y;
+  y.bits = static_cast<std::uint16_t>((nan ? u | 0x400000u : u + random) >> 16);
+  return y;
+}
+
 enum class Dtype : std::uint8_t { f32, f64, bf16, i32, i64, u8, boolean };
 
 template <class T> struct dtype_traits;

@@ -47,6 +47,12 @@ WEFT_INLINE inline PhiloxWords philox(const RandomKey& key, std::uint64_t block)
                 {{static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32), key.step, key.micro}});
 }
 
+/// The 16 bits of one of the eight elements 8 * block .. 8 * block + 7: two to a word, the lower half first.
+WEFT_INLINE inline std::uint32_t philox_half(const PhiloxWords& drawn, int element) {
+  const std::uint32_t word = element < 2 ? drawn.w[0] : element < 4 ? drawn.w[1] : element < 6 ? drawn.w[2] : drawn.w[3];
+  return element % 2 == 0 ? word & 0xffffu : word >> 16;
+}
+
 /// Uniform in [0, 1), a multiple of 2^-32.
 WEFT_INLINE inline double uniform01(std::uint32_t word) { return word * 0x1p-32; }
 

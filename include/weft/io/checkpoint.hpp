@@ -61,7 +61,8 @@ class ShardedReader {
     for (const auto& [first, part] : found->second) {
       if (part.whole) expect_shape(*part.file, *part.entry, shard.shape, where_);
       if (part.entry->dtype != dtype_of<T>)
-        fail<IoError>("load", part.file->path() + ": expected " + part.entry->name + " of type " + dtype_name<T> + ", got " + safetensors_name(part.entry->dtype), where_);
+        fail<IoError>("load", part.file->path() + ": expected " + part.entry->name + " of type " + dtype_name<T> + ", got " + safetensors_name(part.entry->dtype), where_,
+                      "make the model, and the optimizer's bf16_states, as they were when it was saved");
       const Index n = numel(part.entry->shape), from = std::max(next, first), to = std::min(end, first + n);
       total += n;
       if (from != next || from >= to) continue;

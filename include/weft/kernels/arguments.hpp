@@ -1,7 +1,7 @@
 // What kernels take besides tensors, the same on every device.
 #pragma once
 
-#include "weft/core/config.hpp"
+#include "weft/core/philox.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {
 
@@ -11,6 +11,9 @@ inline constexpr Index norm_piece = 4096;
 struct AdamWArgs {
   double lr = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
   double bias1 = 1, bias2 = 1;  ///< 1 - beta1^t and 1 - beta2^t at step t = 1, 2, ...
+  // Where moments are narrow, of stochastic rounding:
+  RandomKey rounding = {};     ///< micro + 0, 1, 2 for the parameter, m and v
+  Index first = 0;             ///< where the elements begin in the parameter
 };
 
 struct AttentionOptions {

@@ -4,56 +4,19 @@
 
 #include <cmath>
 
+#include "weft/optim/adamw_config.hpp"
 #include "weft/optim/units.hpp"
 #include "weft/tape/op.hpp"
 
 namespace weft::inline WEFT_ABI::optim {
 
-/// Parameters that a rule picks, and what is special about them.
-struct ParameterGroup {
-  bool (*matches)(const std::string& path, const Shape& shape) = nullptr;
-  double weight_decay = 0;
-  double lr_scale = 1;
-};
-
-struct AdamWConfig {
-  double beta1 = 0.9, beta2 = 0.999;
-  double eps = 1e-8;
-  double weight_decay = 0.1;           ///< of matrices; vectors (norms, biases) do not decay
-  std::vector<ParameterGroup> groups = {};  ///< asked before that rule, in order; the first that matches counts
-  // Among many ranks:
-  int zero = 0;                        ///< 0: every rank keeps all; 1: optimizer states are shared, 2: gradients too, 3: parameters too
-  bool exact = false;                  ///< the same bits for any number of ranks
-  std::size_t bucket_bytes = std::size_t{8} << 20;  ///< gradients of one collective
-};
-
-struct StepOptions {
-  double lr = 0;
-  double clip = 0;  ///< the largest norm of all gradients together; 0: no clipping
-};
-
-/// The norm of a step's gradients before clipping. Reading it throws NumericError where it is not finite; the weights are then as
-/// they were.
-class GradientNorm {
- public:
-  /// `changed` names what a step inside the backward had already updated, and what it left alone; empty: no weight was changed.
-  GradientNorm(double norm, Index step, std::string changed = {}) : norm_(norm), step_(step), changed_(std::move(changed)) {}
-  bool finite() const { return std::isfinite(norm_); }
-  operator double() const {
-    if (!finite())
-      throw NumericError("[adamw] expected a finite gradient norm, got " + std::to_string(norm_) + " in step " + std::to_string(step_) +
-                         "; " + (changed_.empty() ? "no weight was changed" : changed_) + "\n  hint: run the step again under Tape(key, {.check = true}), which names the op");
-    return norm_;
-  }
-
- private:
-  double norm_;
-  Index step_;
-  std::string changed_;
-};
-
 /// p -= lr wd p, then p -= lr m^ / (sqrt(v^) + eps), with m and v the running means of gradient and squared gradient, corrected for
 /// their start at 0. Parameters without a gradient stay as they are. Loshchilov and Hutter 2019.
+///
+/// A bf16 parameter has a float master, of which it is the rounded copy, and float m and v: 2 + 12 bytes a parameter, and 4 for its
+/// gradient. With `bf16_states` there is no master, and the parameter, m and v are bf16, each rounded stochastically after a step: up or
+/// down at random, so that the mean is the value and updates far below bf16's steps are not lost (Gupta et al. 2015): 2 + 4 bytes, and
+/// 4. The random bits are a function of seed, step, the parameter's path and the element. Wider parameters are not concerned.
 ///
 /// With a Communicator the same class trains on many ranks: each runs its own micro-batches, and step() sums the gradients over all.
 /// What ranks keep of 16 bytes a parameter (fp32) is by `zero` 16, 8 + 8/N, 4 + 12/N, 16/N (Rajbhandari et al. 2020, "ZeRO"). With
@@ -85,8 +48,8 @@ class AdamW : private Sink {
     const double norm = units_.norm(sums_, where);
     const GradientNorm result(norm, steps_);
     if (result.finite()) {
-      // The states stay: holes between activations would be no place for them, and the next step would need other memory.
-      if (steps_++ == 0) memory_of<D>().release_cached();
+      prepare();
+      ++steps_;
       const Tensor<float, D> scale = scalar<float, D>(options.clip > 0 && norm > options.clip ? static_cast<float>(options.clip / norm) : 1.0f);
       units_.release_all();
       for_each_unit([&](auto& u) {
@@ -115,6 +78,7 @@ class AdamW : private Sink {
       AdamW& self;
       ~Updating() { self.updating_ = nullptr; }
     } ending{*this};
+    prepare();
     updating_ = &options;
     where_ = where;
     moved_.clear(), left_.clear();
@@ -188,8 +152,8 @@ class AdamW : private Sink {
   /// checkpoint. A tensor that is a whole parameter has its shape, else it is flat.
   template <class F>
   void for_each_weight(F&& f, bool all = true) { for_each_unit([&](auto& u) { u.for_each_weight(all, f); }); }
-  /// The same for everything the optimizer remembers, allocated where it is not yet: "m." and "v." and, for a narrow parameter,
-  /// "master." before the parameter's path.
+  /// The same for everything the optimizer remembers, allocated where it is not yet: "m." and "v." and, for a narrow parameter without
+  /// bf16_states, "master." before the parameter's path.
   template <class F>
   void for_each_state(F&& f, bool all = true) { for_each_unit([&](auto& u) { u.for_each_state(all, f); }); }
 
@@ -199,13 +163,14 @@ class AdamW : private Sink {
 
   template <class M>
   AdamW(const M& model, Communicator* ranks, AdamWConfig config, Where where) : config_(std::move(config)), sharing_{ranks, config_.zero, config_.exact, config_.bucket_bytes} {
-    units_.cut(model, sharing_, this, [this](const std::string& path, const Shape& shape) { return rates_of(path, shape); }, where);
+    units_.cut(model, sharing_, config_.bf16_states, this, [this](const std::string& path, const Shape& shape) { return rates_of(path, shape); }, where);
   }
 
   Rates rates_of(const std::string& path, const Shape& shape) const {
+    const PhiloxKey rounding = philox_key(mix(config_.seed, "adamw." + path));
     for (const ParameterGroup& g : config_.groups)
-      if (g.matches(path, shape)) return {g.weight_decay, g.lr_scale};
-    return {shape.rank() >= 2 ? config_.weight_decay : 0.0, 1.0};
+      if (g.matches(path, shape)) return {g.weight_decay, g.lr_scale, rounding};
+    return {shape.rank() >= 2 ? config_.weight_decay : 0.0, 1.0, rounding};
   }
 
   // ---- What the tape says.
@@ -282,9 +247,16 @@ class AdamW : private Sink {
       fail<ValueError>("adamw", "expected a power of two of micro-batches a rank for exact sums of ZeRO 0 and 1, got " + std::to_string(micros_), where,
                        "ZeRO 2 and 3 take any number");
   }
+  /// The states stay: holes between activations would be no place for them, and the next step would need other memory.
+  void prepare() {
+    if (steps_ > 0) return;
+    memory_of<D>().release_cached();
+    for_each_unit([](auto& u) { u.prepare(); });
+  }
   kernels::AdamWArgs arguments(double lr) const {
     const auto t = static_cast<double>(steps_);
-    return {lr, config_.beta1, config_.beta2, config_.eps, 0, 1 - std::pow(config_.beta1, t), 1 - std::pow(config_.beta2, t)};
+    return {lr, config_.beta1, config_.beta2, config_.eps, 0, 1 - std::pow(config_.beta1, t), 1 - std::pow(config_.beta2, t),
+            RandomKey{{}, static_cast<std::uint32_t>(steps_), 0}, 0};
   }
   void reduce_all(Where where) {
     if (sharing_.size() == 1) return;

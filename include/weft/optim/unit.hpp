@@ -9,6 +9,7 @@
 
 #include "weft/nn/module.hpp"
 #include "weft/optim/cut.hpp"
+#include "weft/optim/states.hpp"
 #include "weft/optim/sum_tree.hpp"
 #include "weft/tape/grad.hpp"
 
@@ -16,6 +17,7 @@ namespace weft::inline WEFT_ABI::optim {
 
 struct Rates {
   double weight_decay, lr_scale;
+  PhiloxKey rounding;  ///< where it is stochastic
 };
 
 /// All calls below that move data between ranks are collective.
@@ -23,7 +25,7 @@ template <class Weight, class D>
 class Unit {
  public:
   using W = Weight;
-  using S = stat_t<W>;  // of gradients, moments and masters
+  using S = stat_t<W>;  // of gradients
 
   struct Place {
     std::string path;
@@ -39,8 +41,8 @@ class Unit {
 
   void add(const std::string& path, const nn::Parameter<W, D>& param, Rates rates) { places_.push_back({path, param, rates, cut_.add(param.numel())}); }
   /// After the last parameter: cuts the unit, and takes over the parameters' memory where ranks share it.
-  void close(const Sharing& sharing) {
-    sharing_ = sharing;
+  void close(const Sharing& sharing, bool bf16_states) {
+    sharing_ = sharing, bf16_states_ = bf16_states;
     cut_.close(sharing, sizeof(S));
     if (sharing.stage == 3) take_shards();
     else if (sharing.size() > 1 && sharing.stage > 0) take_whole();
@@ -151,18 +153,35 @@ class Unit {
       for (Index i = 0; i < n; ++i) p.bad |= !std::isfinite(sums[at + i]);
     });
   }
+
   // ---- Weights and states.
 
+  /// Allocates the states where they are not yet.
+  void prepare() {
+    if (states_.defined() || places_.empty()) return;
+    states_.allocate(cut_.held_size(), bf16_states_);
+    if constexpr (!std::is_same_v<W, S>)
+      states_.visit([&](const auto&, const auto&, const Tensor<S, D>& master) {
+        if (!master.defined()) return;
+        for_spans(cut_.held(), [&](Place& p, const Span& s) {
+          kernels::map<kernels::Copy, S, W>(D{}, {}, Out<S, D>{master.data() + s.kept, {s.count}, {1}, 0}, In<W, D>{weight_at(p, s), {s.count}, {1}});
+        });
+      });
+  }
   void update(const kernels::AdamWArgs& common, const Tensor<float, D>& scale, Where where) {
     prepare();
-    for_spans(cut_.held(), [&](Place& p, const Span& s) {
-      if (!p.has || p.bad) return;
-      kernels::AdamWArgs args = common;
-      args.lr *= p.rates.lr_scale;
-      args.weight_decay = p.rates.weight_decay;
-      const auto state = [&](const Tensor<S, D>& x) { return x.defined() ? Out<S, D>{x.data() + s.kept, {s.count}, {1}, 0} : Out<S, D>{}; };
-      kernels::adamw_step<W, S>(D{}, Out<W, D>{weight_at(p, s), {s.count}, {1}, 0}, state(master_), In<S, D>{gradient_at(s), {s.count}, {1}},
-                                state(m_), state(v_), args, scale);
+    states_.visit([&]<class M>(const Tensor<M, D>& m, const Tensor<M, D>& v, const Tensor<S, D>& master) {
+      for_spans(cut_.held(), [&](Place& p, const Span& s) {
+        if (!p.has || p.bad) return;
+        kernels::AdamWArgs args = common;
+        args.lr *= p.rates.lr_scale;
+        args.weight_decay = p.rates.weight_decay;
+        args.rounding.key = p.rates.rounding;
+        args.first = s.first;
+        const auto part = [&s]<class T>(const Tensor<T, D>& x) { return x.defined() ? Out<T, D>{x.data() + s.kept, {s.count}, {1}, 0} : Out<T, D>{}; };
+        kernels::adamw_step<W, S, M>(D{}, Out<W, D>{weight_at(p, s), {s.count}, {1}, 0}, part(master), In<S, D>{gradient_at(s), {s.count}, {1}},
+                                     part(m), part(v), args, scale);
+      });
     });
     for (Place& p : places_)
       if (p.has && !p.bad) p.param.storage()->touch(where);
@@ -206,15 +225,17 @@ class Unit {
       else f(p.path, view(static_cast<const Tensor<W, D>&>(p.param), s.first, shard), shard);
     });
   }
-  /// The same for m, v and, where weights are narrow, master; allocated where they are not yet.
+  /// The same for m, v and, where there is one, master; allocated where they are not yet.
   template <class F>
   void for_each_state(bool all, F&& f) {
     prepare();
-    for_spans(all ? cut_.held() : cut_.own(), [&](Place& p, const Span& s) {
-      const Shard shard{s.first, s.count, p.param.shape()};
-      f("m." + p.path, view(m_, s.kept, shard), shard);
-      f("v." + p.path, view(v_, s.kept, shard), shard);
-      if (master_.defined()) f("master." + p.path, view(master_, s.kept, shard), shard);
+    states_.visit([&](const auto& m, const auto& v, const auto& master) {
+      for_spans(all ? cut_.held() : cut_.own(), [&](Place& p, const Span& s) {
+        const Shard shard{s.first, s.count, p.param.shape()};
+        f("m." + p.path, view(m, s.kept, shard), shard);
+        f("v." + p.path, view(v, s.kept, shard), shard);
+        if (master.defined()) f("master." + p.path, view(master, s.kept, shard), shard);
+      });
     });
   }
 
@@ -238,21 +259,6 @@ class Unit {
   S* block() const { return static_cast<S*>(block_->data); }
   const S* gradient_at(const Span& s) const { return sharing_.stage < 2 ? block() + s.at : sum_.data() + s.kept; }
   W* weight_at(const Place& p, const Span& s) const { return sharing_.stage == 3 ? weights_.data() + s.kept : p.param.data() + s.first; }
-
-  void prepare() {
-    if (m_.defined() || places_.empty()) return;
-    const Shape held{cut_.held_size()};
-    for (Tensor<S, D>* x : {&m_, &v_}) {
-      *x = Tensor<S, D>(held);
-      kernels::fill<S>(D{}, S(0), *x);
-    }
-    if constexpr (!std::is_same_v<W, S>) {
-      master_ = Tensor<S, D>(held);
-      for_spans(cut_.held(), [&](Place& p, const Span& s) {
-        kernels::map<kernels::Copy, S, W>(D{}, {}, Out<S, D>{master_.data() + s.kept, {s.count}, {1}, 0}, In<W, D>{weight_at(p, s), {s.count}, {1}});
-      });
-    }
-  }
 
   /// The weights move into one block that ranks can collect into.
   void take_whole() {
@@ -300,7 +306,8 @@ class Unit {
   Tensor<S, D> part_, sum_;             // ZeRO 2-3: this rank's part of one micro-batch's, and of all
   SumTree<S, D> tree_;                  // exact: micro-batches that wait for their sibling
   std::size_t ready_ = 0;
-  Tensor<S, D> m_, v_, master_;
+  States<W, D> states_;
+  bool bf16_states_ = false;
   Ref<Storage> whole_;                  // all weights, where ranks collect them
   Tensor<W, D> weights_;                // ZeRO-3: this rank's
   std::array<Handle, 2> flight_;        // after the memory that they use, so that they end first

@@ -32,6 +32,12 @@ struct State {
   }
   template <class G>
   void step(const Array<G>& grad, int t, In<float, cpu> scale, Index begin, Index end) {
+    const bool own = std::is_same_v<W, S>;
+    step_of(grad, args(t), scale, begin, end, m, v, own);
+  }
+  template <class G, class M>
+  void step_of(const Array<G>& grad, kernels::AdamWArgs a, In<float, cpu> scale, Index begin, Index end, Array<M>& means,
+               Array<M>& squares, bool own) {
     const auto part = [&](auto& array) {
       auto view = array.out();
       view.data += begin;
@@ -41,9 +47,28 @@ struct State {
     In<G, cpu> g = grad;
     g.data += begin;
     g.shape[0] = end - begin;
-    const bool own = std::is_same_v<W, S>;
-    kernels::adamw_step<W, G>(cpu{}, part(p), own ? Out<S, cpu>{} : part(master), g, part(m), part(v), args(t), scale);
+    a.first += begin;
+    kernels::adamw_step<W, G, M>(cpu{}, part(p), own ? Out<S, cpu>{} : part(master), g, part(means), part(squares), a,
+                                 scale);
   }
+};
+
+/// bf16 moments and no master.
+struct NarrowState {
+  Index first;  // how many elements come before these in the parameter
+  State<bf16> at;
+  Array<bf16> m, v;
+  explicit NarrowState(Index n, Index before = 0) : first(before), at(n), m({n}), v({n}, false, 0.1, 1) {}
+  kernels::AdamWArgs rounding_args(int t) const {
+    kernels::AdamWArgs a = args(t);
+    a.rounding = {philox_key(mix(5, "path")), static_cast<std::uint32_t>(t), 0};
+    a.first = first;
+    return a;
+  }
+  void step(const Array<float>& grad, const kernels::AdamWArgs& a, Index begin, Index end) {
+    at.step_of(grad, a, {}, begin, end, m, v, true);
+  }
+  auto bytes() const { return bytes_of(at.p.store, m.store, v.store); }
 };
 }  // namespace
 
@@ -113,6 +138,90 @@ TEST_CASE("adamw gives the same bits for any threads", "[adamw]") {
     state.step(grad, 1, {}, 0, 30001);
     return bytes_of(state.p.store, state.m.store, state.v.store);
   });
+}
+
+TEST_CASE("bf16 moments: the float step, rounded by the element's own random bits", "[adamw]") {
+  for (Index n : {0, 1, 7, 8, 17, 4096, 4097, 10001})
+    for (Index first : {0, 3, 8192}) {
+      INFO("n " << n << ", first " << first);
+      NarrowState narrow(n, first);
+      const Array<float> grad({n}, false, -1, 1, 9);
+      State<float> wide(n);
+      wide.p.set(narrow.at.p.values()), wide.m.set(narrow.m.values()), wide.v.set(narrow.v.values());
+      wide.step(grad, 3, {}, 0, n);
+      narrow.step(grad, narrow.rounding_args(3), 0, n);
+      bool same = true;
+      for (std::uint32_t what = 0; what < 3; ++what) {
+        RandomKey key = narrow.rounding_args(3).rounding;
+        key.micro = what;
+        const Array<bf16>& got = what == 0 ? narrow.at.p : what == 1 ? narrow.m : narrow.v;
+        const Array<float>& exact = what == 0 ? wide.p : what == 1 ? wide.m : wide.v;
+        for (Index i = 0; i < n; ++i) {
+          const PhiloxWords drawn = philox(key, static_cast<std::uint64_t>(first + i) / 8);
+          const std::uint32_t bits = philox_half(drawn, static_cast<int>((first + i) % 8));
+          const auto k = static_cast<std::size_t>(i);
+          same = same && got.store[k].bits == round_stochastically(exact.store[k], bits).bits;
+        }
+      }
+      CHECK(same);
+    }
+}
+
+TEST_CASE("bf16 moments are unbiased, and what needs no rounding stays", "[adamw]") {
+  const Index n = 1 << 18;
+  NarrowState narrow(n);
+  const auto fill = [](auto& array, float value) { array.set(Values(array.store.size(), static_cast<double>(value))); };
+  fill(narrow.at.p, 0.75f), fill(narrow.m, 0.0625f), fill(narrow.v, 0.5f);
+  Array<float> grad({n});
+  fill(grad, 0.3f);
+  State<float> wide(1);
+  wide.p.set(Values{0.75}), wide.m.set(Values{0.0625}), wide.v.set(Values{0.5});
+  Array<float> one({1});
+  fill(one, 0.3f);
+  wide.step(one, 7, {}, 0, 1);
+  narrow.step(grad, narrow.rounding_args(7), 0, n);
+  const auto check = [&](const Array<bf16>& got, double exact) {
+    // Each is one of two neighbours, at most half a step from their middle: the mean of n is off by half a step over sqrt(n) or less.
+    const double gap = std::ldexp(1.0, std::ilogb(exact) - 7);
+    double sum = 0, worst = 0;
+    for (Index i = 0; i < n; ++i) {
+      sum += got.get(i);
+      worst = std::max(worst, std::abs(got.get(i) - exact));
+    }
+    CHECK(worst < gap);
+    CHECK(worst > 0);
+    CHECK(std::abs(sum / static_cast<double>(n) - exact) <= 5 * 0.5 * gap / std::sqrt(static_cast<double>(n)));
+  };
+  check(narrow.at.p, wide.p.get(0)), check(narrow.m, wide.m.get(0)), check(narrow.v, wide.v.get(0));
+
+  NarrowState still(1000);
+  Array<float> same({1000});
+  same.set(still.m.values());
+  kernels::AdamWArgs a = still.rounding_args(1);
+  a.lr = 0, a.beta2 = 1;
+  const auto before = still.bytes();
+  still.step(same, a, 0, 1000);
+  CHECK(still.bytes() == before);
+}
+
+TEST_CASE("bf16 moments do not depend on threads and cuts, but on key and step", "[adamw]") {
+  const Index n = 20001;
+  const Array<float> grad({n});
+  const auto steps = [&](const std::vector<Index>& cuts, std::uint64_t seed, int skip) {
+    NarrowState state(n);
+    for (int t = 1; t <= 3; ++t) {
+      kernels::AdamWArgs a = state.rounding_args(t);
+      a.rounding.key = philox_key(seed);
+      a.rounding.step += static_cast<std::uint32_t>(skip);
+      for (std::size_t i = 0; i + 1 < cuts.size(); ++i) state.step(grad, a, cuts[i], cuts[i + 1]);
+    }
+    return state.bytes();
+  };
+  const auto whole = same_for_any_threads([&] { return steps({0, n}, 1, 0); });
+  CHECK(steps({0, 4096, n}, 1, 0) == whole);
+  CHECK(steps({0, 1, 17, 1000, 4095, 5000, n}, 1, 0) == whole);
+  CHECK_FALSE(steps({0, n}, 2, 0) == whole);
+  CHECK_FALSE(steps({0, n}, 1, 1) == whole);
 }
 
 TEMPLATE_TEST_CASE("squared_norm's pieces are the sums of squares of 4096 elements each", "[adamw]", float, double,

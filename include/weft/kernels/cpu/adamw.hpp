@@ -6,6 +6,7 @@
 #include "weft/kernels/arguments.hpp"
 #include "weft/kernels/cpu/rows.hpp"
 #include "weft/kernels/cpu/sqrt.hpp"
+#include "weft/kernels/cpu/stochastic_rounding.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {
 
@@ -13,12 +14,16 @@ namespace weft::inline WEFT_ABI::kernels {
 /// other:
 ///   g = grad * scale; p *= 1 - lr * weight_decay; m += (g - m) * (1 - beta1); v = v * beta2 + g^2 * (1 - beta2);
 ///   p -= lr / bias1 * m / (sqrt(v) / sqrt(bias2) + eps).
-/// p is master where there is one, and param then its rounded copy; else param. `scale` is a scalar on the device (the
+/// p is master where there is one, and param then its rounded copy; else param. Where m and v are bf16, so is param, there is no
+/// master, and all three are rounded stochastically at the end (args.rounding, args.first). `scale` is a scalar on the device (the
 /// clipping factor), 1 where absent; where it is not finite nothing is written.
-template <class W, class G>
-void adamw_step(cpu, Out<W, cpu> param, Out<stat_t<W>, cpu> master, In<G, cpu> grad, Out<stat_t<W>, cpu> m,
-                Out<stat_t<W>, cpu> v, const AdamWArgs& args, In<float, cpu> scale) {
+template <class W, class G, class M>
+void adamw_step(cpu, Out<W, cpu> param, Out<stat_t<W>, cpu> master, In<G, cpu> grad, Out<M, cpu> m, Out<M, cpu> v,
+                const AdamWArgs& args, In<float, cpu> scale) {
   using S = stat_t<W>;
+  constexpr bool rounded = !std::is_same_v<M, S>;
+  static_assert(!rounded || std::is_same_v<M, W>);
+  assert(!rounded || master.data == nullptr);
   const float factor = scale ? *scale.data : 1.0f;
   if (!std::isfinite(factor)) return;
   const S f = static_cast<S>(factor), decay = static_cast<S>(1 - args.lr * args.weight_decay);
@@ -27,24 +32,48 @@ void adamw_step(cpu, Out<W, cpu> param, Out<stat_t<W>, cpu> master, In<G, cpu> g
   const S step = static_cast<S>(args.lr / args.bias1), root_bias2 = static_cast<S>(std::sqrt(args.bias2));
   const S eps = static_cast<S>(args.eps);
   W* const ps = param.data;
-  S *const masters = master.data, *const ms = m.data, *const vs = v.data;
+  S* const masters = master.data;
+  M *const ms = m.data, *const vs = v.data;
   const G* const gs = grad.data;
+  RandomKey key_m = args.rounding, key_v = args.rounding;
+  key_m.micro += 1, key_v.micro += 2;
 
   parallel_ranges(param.numel(), piece_size, [&](Index begin, Index end) {
     alignas(64) S roots[piece_size];
-    S* const root = roots;
+    alignas(64) S means[rounded ? piece_size : 1];
+    S *const root = roots, *const mean = means;
+    const Index at = args.first + begin;
     simd([=]() WEFT_INLINE {
 #pragma omp simd
       for (Index i = begin; i < end; ++i) {
-        const S g = static_cast<S>(gs[i]) * f;
-        ms[i] = std::fma(g - ms[i], one_minus_beta1, ms[i]);
-        root[i - begin] = vs[i] = std::fma(vs[i], beta2, g * g * one_minus_beta2);
+        const S g = static_cast<S>(gs[i]) * f, old = static_cast<S>(ms[i]);
+        const S next = std::fma(g - old, one_minus_beta1, old);
+        root[i - begin] = std::fma(static_cast<S>(vs[i]), beta2, g * g * one_minus_beta2);
+        if constexpr (rounded) {
+          mean[i - begin] = next;
+        } else {
+          ms[i] = next;
+          vs[i] = root[i - begin];
+        }
+      }
+      if constexpr (rounded) {
+        round_range(mean, end - begin, key_m, at, ms + begin);
+        round_range(root, end - begin, key_v, at, vs + begin);
       }
     });
     sqrt_range(root, end - begin);
-    const auto update = [=](Index i, S p)
-                            WEFT_INLINE { return p * decay - step * (ms[i] / (root[i - begin] / root_bias2 + eps)); };
-    if (masters != nullptr) {
+    const auto update = [=](Index i, S p) WEFT_INLINE {
+      const S next = rounded ? mean[i - begin] : static_cast<S>(ms[i]);
+      return p * decay - step * (next / (root[i - begin] / root_bias2 + eps));
+    };
+    if constexpr (rounded) {
+      const RandomKey key = args.rounding;
+      simd([=]() WEFT_INLINE {
+#pragma omp simd
+        for (Index i = begin; i < end; ++i) mean[i - begin] = update(i, static_cast<S>(ps[i]));
+        round_range(mean, end - begin, key, at, ps + begin);
+      });
+    } else if (masters != nullptr) {
       simd([=]() WEFT_INLINE {
 #pragma omp simd
         for (Index i = begin; i < end; ++i) {

@@ -16,9 +16,27 @@ struct AdamWFactors {
   S decay, one_minus_beta1, beta2, one_minus_beta2, step, root_bias2, eps;
 };
 
-template <class W, class G, int V>
-__device__ inline void adamw_elements(Index i, const AdamWFactors<stat_t<W>>& k, stat_t<W> scale, W* param, stat_t<W>* master,
-                                      const G* grad, stat_t<W>* m, stat_t<W>* v) {
+/// Stores, rounding stochastically by the bits of elements i .. i + V - 1 of the parameter; for a pack i is a multiple of V = 8.
+template <int V>
+__device__ inline void store_stochastically(bf16* to, const float (&value)[V], const RandomKey& key, Index i) {
+  static_assert(V == 1 || V == 8);
+  const PhiloxWords drawn = philox(key, static_cast<std::uint64_t>(i) / 8);
+  if constexpr (V == 1) {
+    *to = round_stochastically(value[0], philox_half(drawn, static_cast<int>(i % 8)));
+  } else {
+    Pack<std::uint32_t, 4> pack;
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+      pack.at[j] = static_cast<std::uint32_t>(round_stochastically(value[2 * j], drawn.w[j] & 0xffffu).bits) |
+                   static_cast<std::uint32_t>(round_stochastically(value[2 * j + 1], drawn.w[j] >> 16).bits) << 16;
+    pack.write(to);
+  }
+}
+
+/// Elements i .. i + V - 1; `rounding` and `first` are AdamWArgs'.
+template <class W, class G, class M, int V>
+__device__ inline void adamw_elements(Index i, const AdamWFactors<stat_t<W>>& k, stat_t<W> scale, const RandomKey& rounding, Index first,
+                                      W* param, stat_t<W>* master, const G* grad, M* m, M* v) {
   using S = stat_t<W>;
   S p[V], ms[V], vs[V];
   stat_t<G> g[V];
@@ -34,22 +52,32 @@ __device__ inline void adamw_elements(Index i, const AdamWFactors<stat_t<W>>& k,
     vs[e] = math::fma(vs[e], k.beta2, scaled * scaled * k.one_minus_beta2);
     p[e] = p[e] * k.decay - k.step * (ms[e] / (std::sqrt(vs[e]) / k.root_bias2 + k.eps));
   }
-  store<V>(m + i, ms, 0);
-  store<V>(v + i, vs, 0);
-  if (master != nullptr) store<V>(master + i, p, 0);
-  store<V>(param + i, p, 0);
+  if constexpr (std::is_same_v<M, S>) {
+    store<V>(m + i, ms, 0);
+    store<V>(v + i, vs, 0);
+    if (master != nullptr) store<V>(master + i, p, 0);
+    store<V>(param + i, p, 0);
+  } else {
+    RandomKey key = rounding;
+    store_stochastically<V>(param + i, p, key, first + i);
+    ++key.micro;
+    store_stochastically<V>(m + i, ms, key, first + i);
+    ++key.micro;
+    store_stochastically<V>(v + i, vs, key, first + i);
+  }
 }
 
 /// The last `rest` elements make no whole pack.
-template <class W, class G, int V>
-__global__ void __launch_bounds__(256) adamw_kernel(Index packs, int rest, AdamWFactors<stat_t<W>> factors, const float* scale, W* param,
-                                                    stat_t<W>* master, const G* grad, stat_t<W>* m, stat_t<W>* v) {
+template <class W, class G, class M, int V>
+__global__ void __launch_bounds__(256) adamw_kernel(Index packs, int rest, AdamWFactors<stat_t<W>> factors, RandomKey rounding, Index first,
+                                                    const float* scale, W* param, stat_t<W>* master, const G* grad, M* m, M* v) {
   const float factor = scale != nullptr ? *scale : 1.0f;
   if (!(factor - factor == 0)) return;  // not finite
-  const Index first = thread_index();
-  for (Index i = first; i < packs; i += thread_count())
-    adamw_elements<W, G, V>(i * V, factors, static_cast<stat_t<W>>(factor), param, master, grad, m, v);
-  if (V > 1 && first < rest) adamw_elements<W, G, 1>(packs * V + first, factors, static_cast<stat_t<W>>(factor), param, master, grad, m, v);
+  const Index thread = thread_index();
+  for (Index i = thread; i < packs; i += thread_count())
+    adamw_elements<W, G, M, V>(i * V, factors, static_cast<stat_t<W>>(factor), rounding, first, param, master, grad, m, v);
+  if (V > 1 && thread < rest)
+    adamw_elements<W, G, M, 1>(packs * V + thread, factors, static_cast<stat_t<W>>(factor), rounding, first, param, master, grad, m, v);
 }
 
 /// Thread t of a piece's block has the elements 4 t .. 4 t + 3 of each 1,024.
@@ -79,10 +107,13 @@ __global__ void __launch_bounds__(256) squared_norm_kernel(const G* grad, Index 
 
 }  // namespace gpu
 
-template <class W, class G>
-void adamw_step(cuda, Out<W, cuda> param, Out<stat_t<W>, cuda> master, In<G, cuda> grad, Out<stat_t<W>, cuda> m, Out<stat_t<W>, cuda> v,
-                const AdamWArgs& args, In<float, cuda> scale) {
+template <class W, class G, class M>
+void adamw_step(cuda, Out<W, cuda> param, Out<stat_t<W>, cuda> master, In<G, cuda> grad, Out<M, cuda> m, Out<M, cuda> v, const AdamWArgs& args,
+                In<float, cuda> scale) {
   using S = stat_t<W>;
+  constexpr bool rounded = !std::is_same_v<M, S>;
+  static_assert(!rounded || std::is_same_v<M, W>);
+  assert(!rounded || master.data == nullptr);
   const Index n = param.numel();
   if (n == 0) return;
   const gpu::AdamWFactors<S> factors{static_cast<S>(1 - args.lr * args.weight_decay),
@@ -92,14 +123,14 @@ void adamw_step(cuda, Out<W, cuda> param, Out<stat_t<W>, cuda> master, In<G, cud
                                      static_cast<S>(args.lr / args.bias1),
                                      static_cast<S>(std::sqrt(args.bias2)),
                                      static_cast<S>(args.eps)};
-  constexpr int V = gpu::pack_of<S>;
+  constexpr int V = rounded ? 8 : gpu::pack_of<S>;  // a block of Philox rounds eight
   if (gpu::is_aligned<V>(param.data) && gpu::is_aligned<V>(master.data) && gpu::is_aligned<V>(grad.data) && gpu::is_aligned<V>(m.data) &&
-      gpu::is_aligned<V>(v.data))
-    gpu::adamw_kernel<W, G, V><<<gpu::blocks_for(n / V), 256, 0, gpu::stream()>>>(n / V, static_cast<int>(n % V), factors, scale.data,
-                                                                                  param.data, master.data, grad.data, m.data, v.data);
+      gpu::is_aligned<V>(v.data) && (!rounded || args.first % V == 0))
+    gpu::adamw_kernel<W, G, M, V><<<gpu::blocks_for(n / V), 256, 0, gpu::stream()>>>(n / V, static_cast<int>(n % V), factors, args.rounding, args.first,
+                                                                                     scale.data, param.data, master.data, grad.data, m.data, v.data);
   else
-    gpu::adamw_kernel<W, G, 1>
-        <<<gpu::blocks_for(n), 256, 0, gpu::stream()>>>(n, 0, factors, scale.data, param.data, master.data, grad.data, m.data, v.data);
+    gpu::adamw_kernel<W, G, M, 1><<<gpu::blocks_for(n), 256, 0, gpu::stream()>>>(n, 0, factors, args.rounding, args.first, scale.data, param.data,
+                                                                                 master.data, grad.data, m.data, v.data);
   gpu::check_launch("adamw");
 }
 

@@ -7,8 +7,8 @@
 namespace weft::inline WEFT_ABI::kernels {
 
 /// As on the CPU: kernels/cpu/adamw.hpp; `scale` is read on the GPU.
-template <class W, class G>
-void adamw_step(cuda, Out<W, cuda> param, Out<stat_t<W>, cuda> master, In<G, cuda> grad, Out<stat_t<W>, cuda> m, Out<stat_t<W>, cuda> v,
+template <class W, class G, class M>
+void adamw_step(cuda, Out<W, cuda> param, Out<stat_t<W>, cuda> master, In<G, cuda> grad, Out<M, cuda> m, Out<M, cuda> v,
                 const AdamWArgs& args, In<float, cuda> scale);
 
 /// As on the CPU: kernels/cpu/adamw.hpp.

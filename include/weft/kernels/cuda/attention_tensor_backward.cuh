@@ -7,12 +7,13 @@
 
 namespace weft::inline WEFT_ABI::kernels::gpu::attention {
 
-/// Keys owned by a block of dk and dv: 16 M for each warp. Registers hold two sums of 16 M by D and two tiles of 16 M by queries.
+/// Keys owned by a block of dk and dv: 16 M for each warp. Registers hold two sums of 16 M by D and two tiles of 16 M by queries. Narrow
+/// heads leave room for three blocks of a warpgroup each, which wait for nobody.
 template <class E>
 struct TensorBackwardKeys {
   static constexpr bool narrow = E::D <= 64;
-  static constexpr int M = narrow && !E::warpgroups ? 2 : 1, warps = narrow && !E::warpgroups ? 4 : 8, threads = 32 * warps;
-  static constexpr int keys = 16 * M * warps, queries = M == 2 ? 32 : 64, blocks = M == 2 ? 2 : 1;
+  static constexpr int M = narrow && !E::warpgroups ? 2 : 1, warps = narrow ? 4 : 8, threads = 32 * warps;
+  static constexpr int keys = 16 * M * warps, queries = M == 2 ? 32 : 64, blocks = !narrow ? 1 : E::warpgroups ? 3 : 2;
   static constexpr int key_bytes = E::tile_bytes(keys), query_bytes = E::tile_bytes(queries);
   static constexpr int statistics = 2 * key_bytes + 4 * query_bytes;  // k, v, two stages of q and dy, two of lse and delta
   static constexpr int shared = statistics + 2 * 2 * queries * sizeof(float);
@@ -136,8 +137,9 @@ __global__ __launch_bounds__(bound<E>(TensorBackwardKeys<E>::threads),
 
 template <class E>
 struct TensorBackwardQueries {
-  static constexpr int M = E::warpgroups ? 1 : 2, warps = E::warpgroups ? 12 : 4, threads = 32 * warps, queries = 16 * M * warps;
-  static constexpr int keys = E::warpgroups || E::D <= 64 ? 64 : 32, blocks = E::warpgroups ? 1 : 2;
+  static constexpr bool narrow = E::D <= 64;
+  static constexpr int M = E::warpgroups ? 1 : 2, warps = !E::warpgroups ? 4 : narrow ? 8 : 12, threads = 32 * warps, queries = 16 * M * warps;
+  static constexpr int keys = E::warpgroups || narrow ? 64 : 32, blocks = E::warpgroups && !narrow ? 1 : 2;
   static constexpr int query_bytes = E::tile_bytes(queries), key_bytes = E::tile_bytes(keys);
   static constexpr int shared = 2 * query_bytes + 4 * key_bytes;  // q, dy, two stages of k and v
 };

@@ -7,11 +7,13 @@
 
 namespace weft::inline WEFT_ABI::kernels::gpu::attention {
 
-/// With warpgroups three of them share the tensor cores, so that two can be at their softmax.
+/// Warpgroups take turns at the tensor cores and at their softmax: four blocks of one each where heads are narrow, else three in a block,
+/// which then share the keys.
 template <class E>
 struct TensorForward {
-  static constexpr int M = E::warpgroups ? 1 : 2, warps = E::warpgroups ? 12 : 4, threads = 32 * warps, queries = 16 * M * warps;
-  static constexpr int keys = E::warpgroups ? 96 : 64, blocks = E::warpgroups ? 1 : E::D <= 64 ? 3 : 2;
+  static constexpr bool narrow = E::D <= 64;
+  static constexpr int M = E::warpgroups ? 1 : 2, warps = E::warpgroups && !narrow ? 12 : 4, threads = 32 * warps, queries = 16 * M * warps;
+  static constexpr int keys = E::warpgroups && !narrow ? 96 : 64, blocks = E::warpgroups ? (narrow ? 4 : 1) : narrow ? 3 : 2;
   static constexpr int query_bytes = E::tile_bytes(queries), key_bytes = E::tile_bytes(keys);
   static constexpr int shared = query_bytes + 4 * key_bytes;  // q, then two stages of k and v
 };

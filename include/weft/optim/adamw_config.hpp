@@ -1,0 +1,60 @@
+// What a user of AdamW says and hears: its settings, a step's, and the norm of a step's gradients.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "weft/core/error.hpp"
+#include "weft/core/shape.hpp"
+
+namespace weft::inline WEFT_ABI::optim {
+
+/// Parameters that a rule picks, and what is special about them.
+struct ParameterGroup {
+  bool (*matches)(const std::string& path, const Shape& shape) = nullptr;
+  double weight_decay = 0;
+  double lr_scale = 1;
+};
+
+struct AdamWConfig {
+  double beta1 = 0.9, beta2 = 0.999;
+  double eps = 1e-8;
+  double weight_decay = 0.1;           ///< of matrices; vectors (norms, biases) do not decay
+  std::vector<ParameterGroup> groups = {};  ///< asked before that rule, in order; the first that matches counts
+  bool bf16_states = false;            ///< of bf16 parameters: m and v are bf16, and there is no float master (see AdamW)
+  std::uint64_t seed = 0;              ///< of the rounding that this needs; the same on every rank
+  // Among many ranks:
+  int zero = 0;                        ///< 0: every rank keeps all; 1: optimizer states are shared, 2: gradients too, 3: parameters too
+  bool exact = false;                  ///< the same bits for any number of ranks
+  std::size_t bucket_bytes = std::size_t{8} << 20;  ///< gradients of one collective
+};
+
+struct StepOptions {
+  double lr = 0;
+  double clip = 0;  ///< the largest norm of all gradients together; 0: no clipping
+};
+
+/// The norm of a step's gradients before clipping. Reading it throws NumericError where it is not finite; the weights are then as
+/// they were.
+class GradientNorm {
+ public:
+  /// `changed` names what a step inside the backward had already updated, and what it left alone; empty: no weight was changed.
+  GradientNorm(double norm, Index step, std::string changed = {}) : norm_(norm), step_(step), changed_(std::move(changed)) {}
+  bool finite() const { return std::isfinite(norm_); }
+  operator double() const {
+    if (!finite())
+      throw NumericError("[adamw] expected a finite gradient norm, got " + std::to_string(norm_) + " in step " + std::to_string(step_) +
+                         "; " + (changed_.empty() ? "no weight was changed" : changed_) + "\n  hint: run the step again under Tape(key, {.check = true}), which names the op");
+    return norm_;
+  }
+
+ private:
+  double norm_;
+  Index step_;
+  std::string changed_;
+};
+
+}  // namespace weft::inline WEFT_ABI::optim
