@@ -109,8 +109,6 @@ void layer() {
   part("layer_norm, forward", 24, [&] { kernels::layer_norm_forward<bf16, bf16>(cuda{}, x, w, w, 1e-5, y, mean, rstd); });
   part("layer_norm, backward, added", 24, [&] { kernels::layer_norm_backward<bf16, bf16>(cuda{}, dy, x, w, mean, rstd, added, dw, db); });
   part("residual", 24, [&] { kernels::map<kernels::Add, bf16, bf16, bf16>(cuda{}, {}, y, x, dy); });
-  part("gelu, forward", 12, [&] { kernels::map<kernels::GeluTanh, bf16, bf16>(cuda{}, {}, dh, h); });
-  part("gelu, backward", 12, [&] { kernels::map<kernels::GeluTanhGrad, bf16, bf16, bf16>(cuda{}, {}, dh, h, h); });
   const auto column_sums = [&](const Tensor<bf16, cuda>& of) {
     const Index width = of.size(1);
     kernels::map_sum<kernels::Copy, float, bf16>(cuda{}, {}, Out<float, cuda>{sums.data(), {1, width}, {0, 1}, 1}, of);
@@ -129,8 +127,18 @@ void layer() {
   };
   products("qkv, forward", C, 3 * C, x, dqkv);
   products("output, forward", C, C, x, y);
-  products("up, forward", C, F, x, dh);
-  products("down, forward", F, C, h, y);
+  {
+    const auto up = randn<bf16, cuda>({F, C}, 6), up_bias = randn<bf16, cuda>({F}, 7), down = randn<bf16, cuda>({C, F}, 8), down_bias = randn<bf16, cuda>({C}, 9);
+    const Tensor<float, cuda> dup({F, C}), ddown({C, F});
+    const double before = total;
+    part("up, with its gelu", 12, [&] { kernels::matmul_gelu<bf16, bf16>(cuda{}, x, transpose(up), up_bias, h, dh); });
+    part("down", 12, [&] { kernels::matmul<bf16, bf16, bf16>(cuda{}, dh, transpose(down), y, down_bias); });
+    part("    by gelu and hidden layer", 12, [&] { kernels::matmul_gelu_backward<bf16, bf16>(cuda{}, dy, down, h, dh); });
+    part("    by down's weight", 12, [&] { kernels::matmul<bf16, bf16, float>(cuda{}, transpose(dy), h, ddown); });
+    part("    by up's weight", 12, [&] { kernels::matmul<bf16, bf16, float>(cuda{}, transpose(dh), x, dup); });
+    part("    by x", 12, [&] { kernels::matmul<bf16, bf16, bf16>(cuda{}, dh, up, x); });
+    std::printf("      %.0f TFLOP/s\n", 12 * 12 * static_cast<double>(N * C) * static_cast<double>(F) / (total - before) * 1e-12);
+  }
   const auto heads = reshape(qkv, {B, T, 3 * H, C / H}), dheads = reshape(dqkv, {B, T, 3 * H, C / H});
   const auto q = slice(heads, 2, 0, H), k = slice(heads, 2, H, 2 * H), v = slice(heads, 2, 2 * H, 3 * H);
   const auto o = reshape(x, {B, T, H, C / H});
@@ -141,6 +149,20 @@ void layer() {
   const Tensor<float, cuda> dtable({V, C}), sum(Shape{});
   const auto labels = zeros<std::int64_t, cuda>({N});
   part("head: loss and gradients", 1, [&] { kernels::linear_cross_entropy<bf16, bf16>(cuda{}, x, table, labels, -100, 1.0 / static_cast<double>(N), sum, y, dtable); });
+  const auto tokens = from_vector<std::int64_t, cuda>([&] {
+    std::vector<std::int64_t> drawn(static_cast<std::size_t>(N));
+    for (std::size_t i = 0; i < drawn.size(); ++i) drawn[i] = static_cast<std::int64_t>(mix(1, i) % 50257);
+    return drawn;
+  }(), {N});
+  const Out<float, cuda> table_added{dtable.data(), dtable.shape(), dtable.strides(), 1};
+  part("embedding", 1, [&] { kernels::take<bf16>(cuda{}, table, tokens, y); });
+  part("embedding, backward, added", 1, [&] { kernels::take_backward<bf16, float>(cuda{}, dy, tokens, table_added); });
+  const Tensor<bf16, cuda> dpositions({T, C});
+  part("positions, backward", 1, [&] { kernels::map_sum<kernels::Copy, bf16, bf16>(cuda{}, {}, Out<bf16, cuda>{dpositions.data(), {1, T, C}, {0, C, 1}, 0}, reshape(dy, {B, T, C})); });
+  const Index n = 124'475'904;
+  const Tensor<bf16, cuda> p = zeros<bf16, cuda>({n});
+  const Tensor<float, cuda> master = zeros<float, cuda>({n}), g = randn<float, cuda>({n}, 6), m = zeros<float, cuda>({n}), v = zeros<float, cuda>({n}), one = scalar<float, cuda>(1);
+  part("AdamW", 1, [&] { kernels::adamw_step<bf16, float>(cuda{}, p, master, g, m, v, {1e-4, 0.9, 0.95, 1e-8, 0.1, 0.1, 0.05}, one); });
   std::printf("  sum %.1f ms\n", total * 1e3);
 }
 

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "weft/kernels/arguments.hpp"
-#include "weft/kernels/cuda/launch.cuh"
+#include "weft/kernels/cuda/elements.cuh"
 
 namespace weft::inline WEFT_ABI::kernels::gpu::attention {
 
@@ -125,9 +125,8 @@ __global__ __launch_bounds__(256) void query_statistics(Sizes n, Rows<const T> d
   const Index row = (Index{blockIdx.x} * 256 + threadIdx.x) / 8, rows = Index{n.B} * padded * n.H;
   const int lane = threadIdx.x % 8;
   const bool there = row < rows;
-  const int h = there ? static_cast<int>(row % n.H) : 0;
-  const int i = there ? static_cast<int>(row / n.H % padded) : 0;
-  const int b = there ? static_cast<int>(row / n.H / padded) : 0;
+  const Index position = divide(row, n.H), sample = divide(position, padded);
+  const int h = static_cast<int>(row - position * n.H), i = static_cast<int>(position - sample * padded), b = static_cast<int>(sample);
   S sum = 0;
   if (there && i < n.Tq) {
     const T* a = dy.at(b, h) + i * dy.time;

@@ -138,15 +138,18 @@ __device__ inline void store(T* to, const stat_t<T> (&value)[V], int beta) {
   }
 }
 
+/// The hardware's 2^x.
+__device__ inline float exp2_for(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 /// e^x for results that are stored as T: those of bf16 do not need more than the hardware's 2^x gives.
 template <class T>
 __device__ inline stat_t<T> exp_for(stat_t<T> x) {
 #if defined(__CUDA_ARCH__)
-  if constexpr (std::is_same_v<T, bf16>) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504f));
-    return y;
-  }
+  if constexpr (std::is_same_v<T, bf16>) return exp2_for(x * 1.44269504f);
 #endif
   return math::exp(x);
 }

@@ -51,38 +51,48 @@ View transposed(View view) {
 /// Threads of a block that has a line of V logits. Long lines get large blocks, so that the lines at work together fit in the L2 cache.
 inline unsigned threads_of(Index V) { return V <= 512 ? 32 : V <= 4096 ? 128 : V <= 16384 ? 256 : 1024; }
 
+/// e^(x - from), for many x; in bf16 by one multiplication and the hardware's power of 2.
+template <class T>
+struct ExpFrom {
+  using S = stat_t<T>;
+  static constexpr bool narrow = std::is_same_v<T, bf16>;
+  static constexpr S factor = narrow ? S(1.44269504088896341) : S(1);
+  S from;
+  __device__ explicit ExpFrom(S x) : from(x * factor) {}
+  __device__ S operator()(S x) const {
+    if constexpr (narrow) return exp2_for(math::fma(x, factor, -from));
+    else return math::exp(x - from);
+  }
+};
+
 /// A block a row: losses[n] = lse - logit[label], 0 where the label is `ignore`; with `gradient` the logits become (e^(logits - lse) -
 /// onehot(label)) scale. Each thread keeps the largest logit that it has seen and the sum of e^(logit - that); a second pass finds the
 /// row in the cache.
 template <class T>
-__global__ void __launch_bounds__(1024, sizeof(T) < 8 ? 2 : 1) loss_kernel(T* __restrict__ logits, Index ld, Index V, const std::int64_t* __restrict__ labels, Index ignore,
-                            double* __restrict__ losses, bool gradient, stat_t<T> scale) {
+__global__ void __launch_bounds__(1024, sizeof(T) < 8 ? 2 : 1) loss_kernel(T* __restrict__ logits, Index ld, int V,
+                                                                           const std::int64_t* __restrict__ labels, Index ignore,
+                                                                           double* __restrict__ losses, bool gradient, stat_t<T> scale) {
   using S = stat_t<T>;
   constexpr int width = pack_of<T>, unroll = 2;
   __shared__ S shared[32];
   const Index n = blockIdx.x, label = labels[n];
   T* const z = logits + n * ld;
-  const Index all_packs = (V + width - 1) / width, threads = blockDim.x;  // the last may pass V into the gap after it, which nothing reads
+  const int packs = V / width, all_packs = (V + width - 1) / width, threads = static_cast<int>(blockDim.x), me = static_cast<int>(threadIdx.x);
   if (label == ignore) {
-    if (threadIdx.x == 0) losses[n] = 0;
+    if (me == 0) losses[n] = 0;
     const S zeros[width] = {};
-    for (Index i = threadIdx.x; gradient && i < all_packs; i += threads) store<width>(z + i * width, zeros, 0);
+    for (int i = me; gradient && i < all_packs; i += threads) store<width>(z + i * width, zeros, 0);
     return;
   }
-  S top = std::numeric_limits<S>::lowest(), sum = 0;
-  const auto take = [&](const S(&x)[width]) {
-    S here = x[0];
-#pragma unroll
-    for (int i = 1; i < width; ++i) here = max(here, x[i]);
-    if (here > top) {
-      sum *= exp_for<T>(top - here);
-      top = here;
-    }
-#pragma unroll
-    for (int i = 0; i < width; ++i) sum += exp_for<T>(x[i] - top);
+  S top = std::numeric_limits<S>::lowest() / 2, sum = 0;  // times the factor it is still finite
+  ExpFrom<T> exp_from_top(top);
+  const auto raise = [&](S x) {
+    if (!(x > top)) return;
+    sum *= ExpFrom<T>(x)(top);
+    top = x;
+    exp_from_top = ExpFrom<T>(top);
   };
-  const Index packs = V / width;
-  for (Index i = threadIdx.x; i < packs; i += unroll * threads) {
+  for (int i = me; i < packs; i += unroll * threads) {
     Pack<T, width> ahead[unroll];
 #pragma unroll
     for (int j = 0; j < unroll; ++j)
@@ -90,43 +100,47 @@ __global__ void __launch_bounds__(1024, sizeof(T) < 8 ? 2 : 1) loss_kernel(T* __
 #pragma unroll
     for (int j = 0; j < unroll; ++j)
       if (i + j * threads < packs) {
-        S x[width];
+        S x[width], most;
 #pragma unroll
         for (int k = 0; k < width; ++k) x[k] = static_cast<S>(ahead[j].at[k]);
-        take(x);
+        most = x[0];
+#pragma unroll
+        for (int k = 1; k < width; ++k) most = max(most, x[k]);
+        raise(most);
+#pragma unroll
+        for (int k = 0; k < width; ++k) sum += exp_from_top(x[k]);
       }
   }
-  const Index tail = packs * width + threadIdx.x;
-  if (tail < V) {
+  if (const int tail = packs * width + me; tail < V) {
     const S x = static_cast<S>(z[tail]);
-    if (x > top) {
-      sum *= exp_for<T>(top - x);
-      top = x;
-    }
-    sum += exp_for<T>(x - top);
+    raise(x);
+    sum += exp_from_top(x);
   }
   const S most = block_max(top, shared);
-  sum = block_sum(sum * exp_for<T>(top - most), shared);
+  sum = block_sum(sum * ExpFrom<T>(most)(top), shared);
   const S lse = most + math::log(sum);
-  if (threadIdx.x == 0) {
-    const S picked = label >= 0 && label < V ? static_cast<S>(z[label]) : std::numeric_limits<S>::quiet_NaN();
-    losses[n] = static_cast<double>(lse - picked);
-  }
+  const bool known = label >= 0 && label < V;
+  if (me == 0) losses[n] = static_cast<double>(lse - (known ? static_cast<S>(z[label]) : std::numeric_limits<S>::quiet_NaN()));
   if (!gradient) return;
   __syncthreads();  // the label's logit is read
-  constexpr int two = 2;
-  for (Index i = threadIdx.x; i < all_packs; i += two * threads) {
-    S x[two][width];
+  const ExpFrom<T> probability(lse);
+  const int labelled = known ? static_cast<int>(label) / width : -1;  // pack
+  for (int i = me; i < all_packs; i += unroll * threads) {  // the last pack may pass V into the gap after it, which nothing reads
+    S x[unroll][width];
 #pragma unroll
-    for (int j = 0; j < two; ++j)
+    for (int j = 0; j < unroll; ++j)
       if (i + j * threads < all_packs) load<width>(z + (i + j * threads) * width, x[j]);
 #pragma unroll
-    for (int j = 0; j < two; ++j)
-      if (i + j * threads < all_packs) {
-        const Index at = (i + j * threads) * width;
+    for (int j = 0; j < unroll; ++j)
+      if (const int at = i + j * threads; at < all_packs) {
 #pragma unroll
-        for (int k = 0; k < width; ++k) x[j][k] = (exp_for<T>(x[j][k] - lse) - (at + k == label ? S(1) : S(0))) * scale;
-        store<width>(z + at, x[j], 0);
+        for (int k = 0; k < width; ++k) x[j][k] = probability(x[j][k]) * scale;
+        if (at == labelled) {
+#pragma unroll
+          for (int k = 0; k < width; ++k)
+            if (at * width + k == static_cast<int>(label)) x[j][k] -= scale;
+        }
+        store<width>(z + at * width, x[j], 0);
       }
   }
 }
@@ -166,7 +180,7 @@ void linear_cross_entropy(cuda, In<T, cuda> x, In<W, cuda> weight, In<std::int64
     const Index R = std::min(chunks.rows, N - n0);
     const In<T, cuda> x_part = row_range(x, n0, n0 + R);
     matmul<T, W, L>(cuda{}, x_part, transposed(weight), Out<L, cuda>{logits.data(), {R, V}, {chunks.ld, 1}, 0});
-    loss_kernel<L><<<static_cast<unsigned>(R), threads_of(V), 0, gpu::stream()>>>(logits.data(), chunks.ld, V, labels.data + n0, ignore,
+    loss_kernel<L><<<static_cast<unsigned>(R), threads_of(V), 0, gpu::stream()>>>(logits.data(), chunks.ld, static_cast<int>(V), labels.data + n0, ignore,
                                                                                   losses.data() + n0, dx || dweight, static_cast<stat_t<L>>(scale));
     gpu::check_launch("linear_cross_entropy");
     const In<L, cuda> dlogits{logits.data(), {R, V}, {chunks.ld, 1}};
