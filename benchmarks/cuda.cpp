@@ -159,10 +159,12 @@ void layer() {
   part("embedding, backward, added", 1, [&] { kernels::take_backward<bf16, float>(cuda{}, dy, tokens, table_added); });
   const Tensor<bf16, cuda> dpositions({T, C});
   part("positions, backward", 1, [&] { kernels::map_sum<kernels::Copy, bf16, bf16>(cuda{}, {}, Out<bf16, cuda>{dpositions.data(), {1, T, C}, {0, C, 1}, 0}, reshape(dy, {B, T, C})); });
-  const Index n = 124'475'904;
-  const Tensor<bf16, cuda> p = zeros<bf16, cuda>({n});
-  const Tensor<float, cuda> master = zeros<float, cuda>({n}), g = randn<float, cuda>({n}, 6), m = zeros<float, cuda>({n}), v = zeros<float, cuda>({n}), one = scalar<float, cuda>(1);
-  part("AdamW", 1, [&] { kernels::adamw_step<bf16, float>(cuda{}, p, master, g, m, v, {1e-4, 0.9, 0.95, 1e-8, 0.1, 0.1, 0.05}, one); });
+  {
+    const Index n = 124'475'904;
+    const Tensor<bf16, cuda> weights = zeros<bf16, cuda>({n});
+    const Tensor<float, cuda> master = zeros<float, cuda>({n}), g = randn<float, cuda>({n}, 6), mean = zeros<float, cuda>({n}), square = zeros<float, cuda>({n}), one = scalar<float, cuda>(1);
+    part("AdamW", 1, [&] { kernels::adamw_step<bf16, float, float>(cuda{}, weights, master, g, mean, square, {1e-4, 0.9, 0.95, 1e-8, 0.1, 0.1, 0.05}, one); });
+  }
   std::printf("  sum %.1f ms\n", total * 1e3);
 }
 
