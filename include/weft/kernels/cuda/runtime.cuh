@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdio>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -150,9 +151,39 @@ class Pool final : public Memory {
   MemoryStats stats_;
 };
 
+/// Pinned memory through which small things go to the GPU, so that the copy runs beside the host's work; a slot is used again when its
+/// copy has happened.
+class Staging {
+ public:
+  static constexpr std::size_t slot_bytes = std::size_t{1} << 20;
+
+  void to_device(void* to, const void* from, std::size_t bytes, cudaStream_t stream) {
+    Slot& slot = slots_[next_++ % slots];
+    if (slot.data == nullptr) {
+      check(cudaMallocHost(&slot.data, slot_bytes), "to_device");
+      check(cudaEventCreateWithFlags(&slot.copied, cudaEventDisableTiming), "to_device");
+    } else {
+      check(cudaEventSynchronize(slot.copied), "to_device");
+    }
+    std::memcpy(slot.data, from, bytes);
+    check(cudaMemcpyAsync(to, slot.data, bytes, cudaMemcpyHostToDevice, stream), "to_device");
+    check(cudaEventRecord(slot.copied, stream), "to_device");
+  }
+
+ private:
+  static constexpr std::size_t slots = 8;
+  struct Slot {
+    void* data = nullptr;
+    cudaEvent_t copied = nullptr;
+  };
+  Slot slots_[slots];
+  std::size_t next_ = 0;
+};
+
 /// What a thread has on the GPU. One that ends leaves it to the next that comes; nothing is freed at the program's end.
 struct Context {
   Pool pool;
+  Staging staging;
   cudaStream_t stream = nullptr;
 
   static Context& mine() {
@@ -202,7 +233,9 @@ void release_cached() { kernels::gpu::Context::mine().pool.release_cached(); }
 void* stream() { return kernels::gpu::Context::mine().stream; }
 
 void to_device(void* to, const void* from, std::size_t bytes) {
-  kernels::gpu::check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, kernels::gpu::stream()), "to_device");
+  auto& mine = kernels::gpu::Context::mine();
+  if (bytes <= kernels::gpu::Staging::slot_bytes) return mine.staging.to_device(to, from, bytes, mine.stream);
+  kernels::gpu::check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, mine.stream), "to_device");  // the driver's own staging
 }
 void to_host(void* to, const void* from, std::size_t bytes) {
   kernels::gpu::check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, kernels::gpu::stream()), "to_host");
