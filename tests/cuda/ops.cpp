@@ -6,7 +6,7 @@ using test::same;
 
 namespace {
 
-const std::vector<Shape> rows{{}, {1}, {0}, {7}, {5, 33}, {3, 4, 130}, {2, 0, 4}, {257, 1}, {4, 1030}, {2, 3, 4, 5}};
+const std::vector<Shape> rows{{}, {1}, {0}, {7}, {5, 33}, {3, 4, 130}, {2, 0, 4}, {257, 1}, {4, 1030}, {2, 3, 4, 5}, {3, 4101}};
 const std::vector<Shape> matrices{{1, 1}, {3, 7}, {0, 8}, {5, 64}, {33, 768}, {2, 9, 100}, {7, 1, 2050}};
 
 /// Integers below `most` as a tensor on D.
@@ -72,7 +72,8 @@ TEMPLATE_TEST_CASE("reductions", "", float, double, bf16) {
       }
     }
   }
-  same<T>("sum of tall columns", [](const auto& in) { return sum(in[0], {0}); }, {{5000, 130}}, 8);
+  for (const Shape& shape : {Shape{5000, 130}, Shape{9001, 768}, Shape{3001, 1600}})
+    same<T>("sum of tall columns", [](const auto& in) { return sum(in[0], {0}); }, {shape}, 8);
   same<T>("sum of two axes", [](const auto& in) { return sum(in[0], {0, 2}); }, {{9, 8, 70}}, 4);
 }
 
@@ -87,7 +88,13 @@ TEMPLATE_TEST_CASE("rows", "", float, double, bf16) {
     same<T>("swiglu", [](const auto& in) { return swiglu(in[0], in[1]); }, {shape, shape}, 2);
     same<T>("norm of a slice", [](const auto& in) { return rms_norm(slice(in[0], -1, 0, (in[0].size(-1) + 1) / 2), in[1]); }, {shape, {(shape.back() + 1) / 2}}, 4);
   }
-  for (const Shape& shape : {Shape{2, 5, 3, 8}, Shape{1, 1, 1, 2}, Shape{2, 64, 4, 64}, Shape{0, 3, 2, 4}})
+  // Each way that a norm has for a width, with more rows than are under way at a time; the gradient is added to the one that came first.
+  for (const Shape& shape : {Shape{70000, 8}, Shape{3000, 768}, Shape{2500, 1024}, Shape{1800, 1600}, Shape{1300, 4096}, Shape{150, 8192}, Shape{3, 20000}}) {
+    const Shape width{shape.back()};
+    same<T>("rms_norm in a residual", [](const auto& in) { return in[0] + rms_norm(in[0], in[1]); }, {shape, width}, 8);
+    same<T>("layer_norm in a residual", [](const auto& in) { return in[0] + layer_norm(in[0], in[1], in[2]); }, {shape, width, width}, 8);
+  }
+  for (const Shape& shape : {Shape{2, 5, 3, 8}, Shape{1, 1, 1, 2}, Shape{2, 64, 4, 64}, Shape{2, 33, 5, 128}, Shape{0, 3, 2, 4}})
     same<T>("rope", [](const auto& in) { return rope(in[0], 10000, 3); }, {shape}, 2);
 }
 

@@ -11,31 +11,52 @@ namespace weft::inline WEFT_ABI::kernels {
 
 namespace gpu {
 
-/// V a multiple of 4 in contiguous views (N = 1), or 1.
-template <class T, int V>
-__global__ void __launch_bounds__(256)
-    dropout_kernel(const __grid_constant__ Rows<const T> x, Index N, Index packs, std::uint32_t threshold, bool none, stat_t<T> scale,
-                   RandomKey key, const __grid_constant__ Rows<T> y, int beta) {
-  using S = stat_t<T>;
-  for (Index item = thread_index(); item < N * packs; item += thread_count()) {
-    const Index n = N == 1 ? 0 : divide(item, packs), c = (item - n * packs) * V;
-    const auto block = static_cast<std::uint64_t>(item * V) / 4;
-    S v[V];
-    load<V>(x[n] + c, v);
-    if constexpr (V == 1) {
-      const PhiloxWords drawn = philox(key, block);
-      const int at = static_cast<int>(item % 4);
-      const std::uint32_t word = at == 0 ? drawn.w[0] : at == 1 ? drawn.w[1] : at == 2 ? drawn.w[2] : drawn.w[3];
-      v[0] = word >= threshold && !none ? v[0] * scale : S(0);
-    } else {
+struct DropoutRule {
+  RandomKey key;
+  std::uint32_t threshold;  // words below it drop their element
+  bool none;                // no word reaches it
+};
+
+/// Packs of V, a multiple of 4, which lie together; a thread has `each` of them, under way together.
+template <class T, int V, int each>
+__global__ void __launch_bounds__(256) dropout_packs(const T* x, Index packs, DropoutRule rule, stat_t<T> scale, T* y, int beta) {
+  for (Index at = static_cast<Index>(blockIdx.x) * (256 * each) + threadIdx.x; at < packs;
+       at += static_cast<Index>(gridDim.x) * (256 * each)) {
+    Words<T, V> words[each];
+#pragma unroll
+    for (int k = 0; k < each; ++k)
+      if (at + k * 256 < packs) words[k] = Words<T, V>::read(x + (at + k * 256) * V);
+#pragma unroll
+    for (int k = 0; k < each; ++k) {
+      const Index pack = at + k * 256;
+      if (pack >= packs) break;
+      bool kept[V];
 #pragma unroll
       for (int i = 0; i < V; i += 4) {
-        const PhiloxWords drawn = philox(key, block + i / 4);
+        const PhiloxWords drawn = philox(rule.key, static_cast<std::uint64_t>(pack) * (V / 4) + i / 4);
 #pragma unroll
-        for (int j = 0; j < 4; ++j) v[i + j] = drawn.w[j] >= threshold && !none ? v[i + j] * scale : S(0);
+        for (int j = 0; j < 4; ++j) kept[i + j] = drawn.w[j] >= rule.threshold && !rule.none;
       }
+      stat_t<T> v[V];
+      words[k].widen(v);
+#pragma unroll
+      for (int i = 0; i < V; ++i) v[i] = kept[i] ? v[i] * scale : stat_t<T>(0);
+      store<V>(y + pack * V, v, beta);
     }
-    store<V>(y[n] + c, v, beta);
+  }
+}
+
+/// The elements of N rows of C at any place.
+template <class T>
+__global__ void __launch_bounds__(256) dropout_any(const __grid_constant__ Rows<const T> x, Index N, Index C, DropoutRule rule,
+                                                   stat_t<T> scale, const __grid_constant__ Rows<T> y, int beta) {
+  using S = stat_t<T>;
+  for (Index item = thread_index(); item < N * C; item += thread_count()) {
+    const Index n = N == 1 ? 0 : divide(item, C), c = item - n * C;
+    const PhiloxWords drawn = philox(rule.key, static_cast<std::uint64_t>(item) / 4);
+    const int at = static_cast<int>(item % 4);
+    const std::uint32_t word = at == 0 ? drawn.w[0] : at == 1 ? drawn.w[1] : at == 2 ? drawn.w[2] : drawn.w[3];
+    put(y[n][c], word >= rule.threshold && !rule.none ? static_cast<S>(x[n][c]) * scale : S(0), beta);
   }
 }
 
@@ -50,16 +71,17 @@ void dropout_forward(cuda, In<T, cuda> x, double rate, RandomKey key, Out<T, cud
   const bool none = limit > 4294967295.0;  // no word reaches it
   const std::uint32_t threshold = none ? 0 : static_cast<std::uint32_t>(std::ceil(limit));
   const S scale = none ? S(0) : static_cast<S>(1 / (1 - rate));
-  constexpr int V = sizeof(T) == 2 ? 8 : 4;
+  const gpu::DropoutRule rule{key, threshold, none};
+  constexpr int V = sizeof(T) == 2 ? 8 : 4, each = 2;
   const gpu::Extents at(y.shape, x.contiguous() && y.contiguous());
-  const auto from = gpu::rows(x);
-  const auto to = gpu::rows(y);
-  if (at.N == 1 && at.C % V == 0 && from.template aligned<V>(true) && to.template aligned<V>(true))
-    gpu::dropout_kernel<T, V>
-        <<<gpu::blocks_for(at.C / V), 256, 0, gpu::stream()>>>(from, at.N, at.C / V, threshold, none, scale, key, to, y.beta);
-  else
-    gpu::dropout_kernel<T, 1>
-        <<<gpu::blocks_for(at.N * at.C), 256, 0, gpu::stream()>>>(from, at.N, at.C, threshold, none, scale, key, to, y.beta);
+  if (sizeof(T) <= 4 && at.N == 1 && at.C % V == 0 && gpu::is_aligned<V>(x.data) && gpu::is_aligned<V>(y.data)) {
+    if constexpr (sizeof(T) <= 4)
+      gpu::dropout_packs<T, V, each>
+          <<<gpu::blocks_for(at.C / V, 256 * each), 256, 0, gpu::stream()>>>(x.data, at.C / V, rule, scale, y.data, y.beta);
+  } else {
+    gpu::dropout_any<T>
+        <<<gpu::blocks_for(at.N * at.C), 256, 0, gpu::stream()>>>(gpu::rows(x), at.N, at.C, rule, scale, gpu::rows(y), y.beta);
+  }
   gpu::check_launch("dropout");
 }
 

@@ -78,6 +78,9 @@ inline bool is_aligned(const T* data) {
   return reinterpret_cast<std::uintptr_t>(data) % (sizeof(T) * access_of<std::remove_const_t<T>, V>) == 0;
 }
 
+/// Multiprocessors of a large GPU: a constant, since the order of sums must not follow from the device at hand.
+inline constexpr Index multiprocessors = 132;
+
 __device__ inline Index thread_index() { return static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ inline Index thread_count() { return static_cast<Index>(gridDim.x) * blockDim.x; }
 
@@ -98,14 +101,53 @@ __device__ inline std::uint32_t bf16_pair(float first, float second) {
 #endif
 }
 
+/// A pack that stays packed until it is used, however far that is: of a Pack's elements the compiler may give each its own register.
+template <class T, int V>
+struct Words {
+  using Word = typename Pack<T, V>::Word;
+  Word word;
+
+  __device__ static Words read(const void* from) { return {*static_cast<const Word*>(from)}; }
+  __device__ static Words of(const Pack<T, V>& pack) {
+    Words words;
+    std::memcpy(&words, &pack, sizeof(pack));
+    return words;
+  }
+  __device__ void widen(stat_t<T> (&to)[V]) const {
+    if constexpr (std::is_same_v<T, bf16> && V > 1) {
+      std::uint32_t pairs[V / 2];
+      std::memcpy(pairs, &word, sizeof(word));
+#pragma unroll
+      for (int i = 0; i < V; i += 2) {
+        to[i] = __uint_as_float(pairs[i / 2] << 16);
+        to[i + 1] = __uint_as_float(pairs[i / 2] & 0xffff0000u);
+      }
+    } else {
+      T at[V];
+      std::memcpy(at, &word, sizeof(word));
+#pragma unroll
+      for (int i = 0; i < V; ++i) to[i] = static_cast<stat_t<T>>(at[i]);
+    }
+  }
+  /// The same, of which the compiler thinks that it is new: else it keeps what a pack widens to for the length of a loop.
+  __device__ Words anew() const {
+    Words here = *this;
+    if constexpr (sizeof(Word) == 16) asm volatile("" : "+r"(here.word.x), "+r"(here.word.y), "+r"(here.word.z), "+r"(here.word.w));
+    if constexpr (sizeof(Word) == 8) asm volatile("" : "+r"(here.word.x), "+r"(here.word.y));
+    return here;
+  }
+};
+
 template <int V, class T>
 __device__ inline void load(const T* from, stat_t<T> (&to)[V]) {
   constexpr int part = access_of<T, V>;
 #pragma unroll
   for (int i = 0; i < V; i += part) {
-    const auto pack = Pack<T, part>::read(from + i);
+    const auto words = Words<T, part>::read(from + i);
+    stat_t<T> wide[part];
+    words.widen(wide);
 #pragma unroll
-    for (int j = 0; j < part; ++j) to[i + j] = static_cast<stat_t<T>>(pack.at[j]);
+    for (int j = 0; j < part; ++j) to[i + j] = wide[j];
   }
 }
 

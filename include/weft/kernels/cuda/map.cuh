@@ -116,6 +116,27 @@ __global__ void __launch_bounds__(256) map_kernel(F f, const __grid_constant__ L
   }
 }
 
+/// Of one input that lies together as y does: a thread has `each` packs, under way together, since with one operand alone too few bytes
+/// are. The last `rest` elements make no whole pack.
+template <int V, int each, class F, class TY, class TX>
+__global__ void __launch_bounds__(256) map_flat_kernel(F f, Index packs, int rest, int beta, TY* y, const TX* x) {
+  const Index first = thread_index();
+  for (Index at = static_cast<Index>(blockIdx.x) * (256 * each) + threadIdx.x; at < packs; at += thread_count() * each) {
+    Words<TX, V> words[each];
+#pragma unroll
+    for (int k = 0; k < each; ++k)
+      if (at + 256 * k < packs) words[k] = Words<TX, V>::read(x + (at + 256 * k) * V);
+#pragma unroll
+    for (int k = 0; k < each; ++k) {
+      if (at + 256 * k >= packs) break;
+      Values<TX, V> values;
+      words[k].widen(values.at);
+      map_pack<V, F, TY, TX>(f, beta, y + (at + 256 * k) * V, values);
+    }
+  }
+  if (first < rest) map_pack<1, F, TY, TX>(f, beta, y + packs * V + first, load_values<1>(x + packs * V + first, false));
+}
+
 /// Copies between operands of which one runs along axis `inner`, the other across it on axis `inner - 1`: squares through shared
 /// memory, so that both sides use whole cache lines.
 template <class T>
@@ -208,6 +229,12 @@ void map_launch(F f, const Out<TY, cuda>& y, const In<TX, cuda>&... x) {
     loops.extent[inner] /= V;
     for (int k = 0; k < operands; ++k) loops.stride[k][inner] *= V;
     const Index packs = loops.count();
+    if constexpr (sizeof...(TX) == 1 && std::is_same_v<void(TY), void(TX...)> && std::is_floating_point_v<stat_t<TY>>)
+      if (loops.rank == 1 && same == 0) {
+        constexpr int each = 2;
+        map_flat_kernel<V, each, F, TY><<<blocks_for(packs, 256 * each), 256, 0, stream()>>>(f, packs, rest, y.beta, y.data, x.data...);
+        return check_launch("map");
+      }
     map_kernel<V, F, TY, TX...><<<blocks_for(packs), 256, 0, stream()>>>(f, loops, packs, rest, same, y.beta, y.data, x.data...);
   } else {
     const Index n = loops.count();

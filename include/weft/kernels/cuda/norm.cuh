@@ -1,38 +1,101 @@
-// What layer_norm and rms_norm share: a row is read once, kept in registers and normalised; `centred` takes its mean off first. The
-// gradients of weight and bias are summed by chunks of rows, a fixed number of them, and then over the chunks in a tree.
+// What layer_norm and rms_norm share; `centred` takes a row's mean off first. Rows that go in packs and fit are kept on chip: a team of
+// threads takes one after another, and the next are under way meanwhile. The gradients of weight and bias are summed by chunks of rows,
+// as many as C says, each in its own line, and then over the lines in a tree.
 #pragma once
 
 #include "weft/kernels/cuda/rows.cuh"
 
 namespace weft::inline WEFT_ABI::kernels::gpu {
 
-template <bool centred, class T, class W, int V, int R, bool warp>
-__global__ void __launch_bounds__(row_bounds<V, warp>)
+/// How rows are worked on: by warps or blocks of at most `threads`, of which a thread has at most R packs; `stages` rows have a place in
+/// shared memory (0: they are read as they are needed); registers are to suffice for `resident` blocks a multiprocessor.
+template <int R_, bool warp_, int threads_, int stages_, int resident_>
+struct NormWay {
+  static constexpr int R = R_, threads = threads_, stages = stages_, resident = resident_;
+  static constexpr bool warp = warp_;
+  static constexpr Index teams = warp ? threads / 32 : 1;  // of a block
+  /// Threads of a block for rows of `packs`: whole warps.
+  static unsigned block(Index packs) { return warp ? threads : static_cast<unsigned>((packs + 32 * R - 1) / (32 * R) * 32); }
+};
+
+template <class Way, bool centred, class T, class W, int V>
+__global__ void __launch_bounds__(Way::threads, Way::resident)
     norm_forward_kernel(const __grid_constant__ Rows<const T> x, const __grid_constant__ Affine<W> weight,
                         const __grid_constant__ Affine<W> bias, stat_t<T> eps, Index N, Index C, const __grid_constant__ Rows<T> y,
                         int beta, stat_t<T>* means, stat_t<T>* rstds) {
   using S = stat_t<T>;
+  constexpr int R = Way::R, stages = Way::stages, warps = Way::threads / 32;
+  constexpr bool warp = Way::warp;
   using Row = Team<warp>;
-  const S count = static_cast<S>(C);
-  for (Index n = Row::first_row(); n < N; n += Row::row_step()) {
-    const Held<T, V, R, warp> row(x[n], C);
-    S mean = S(0), squares = S(0);
-    if constexpr (centred) {
-      for_columns<V, R, warp>(C, [&](int r, Index c) {
-        S v[V];
-        row.read(r, c, v);
-#pragma unroll
-        for (int i = 0; i < V; ++i) mean += v[i];
-      });
-      mean = Row::sum(mean) / count;
+  extern __shared__ uint4 places[];
+  __shared__ S counts[warps], parts[2][2][warps];  // of a block's warps: columns; mean and squares, of rows in turns
+  Ahead<T, V, R, warp, 1, (stages > 0 ? stages : 2)> ahead(places, C, 1);
+  Index coming = Row::first_row();
+#pragma unroll 1
+  for (int s = 1; s < stages; ++s, coming += Row::row_step()) ahead.fetch(coming < N, coming, x);
+  Words<W, V> w[R], b[R];
+  S count = S(0);
+  for_columns<V, R, warp>(C, [&](int r, Index c) {
+    w[r] = weight.template words<V>(c, 1);
+    if constexpr (centred) b[r] = bias.template words<V>(c, 0);
+    count += V;
+  });
+  if constexpr (!warp) {
+    if (threadIdx.x < warps) {
+      counts[threadIdx.x] = S(0);
+      for (auto& part : parts) part[0][threadIdx.x] = part[1][threadIdx.x] = S(0);
     }
-    for_columns<V, R, warp>(C, [&](int r, Index c) {
-      S v[V];
-      row.read(r, c, v);
+    __syncthreads();
+  }
+  count = Team<true>::sum(count);  // of this warp
+  if (!warp && threadIdx.x % 32 == 0) counts[threadIdx.x / 32] = count;
+
+  int turn = 0;
+  for (Index n = Row::first_row(); n < N; n += Row::row_step(), turn ^= 1) {
+    S v[R][V], mean = S(0), squares = S(0);
+    if constexpr (stages > 0) {
+      ahead.wait();
+      for_columns<V, R, warp>(C, [&](int r, Index) { ahead.words(0, r).widen(v[r]); });
+      ahead.fetch(coming < N, coming, x);
+      coming += Row::row_step();
+    } else {
+      const T* const from = x[n];
+      Words<T, V> row[R];
+      for_columns<V, R, warp>(C, [&](int r, Index c) { row[r] = Words<T, V>::read(from + c); });
+      for_columns<V, R, warp>(C, [&](int r, Index) { row[r].widen(v[r]); });
+    }
+    if constexpr (centred) {
+      for_columns<V, R, warp>(C, [&](int r, Index) {
 #pragma unroll
-      for (int i = 0; i < V; ++i) squares += (v[i] - mean) * (v[i] - mean);
+        for (int i = 0; i < V; ++i) mean += v[r][i];
+      });
+      mean = Team<true>::sum(mean) / count;
+    }
+    for_columns<V, R, warp>(C, [&](int r, Index) {
+#pragma unroll
+      for (int i = 0; i < V; ++i) squares = math::fma(v[r][i] - mean, v[r][i] - mean, squares);
     });
-    const S rstd = 1 / std::sqrt(Row::sum(squares) / count + eps);
+    squares = Team<true>::sum(squares);
+    if constexpr (!warp) {  // from the warps' to the row's: about another mean, squares are larger by count * distance^2
+      S(&part)[2][warps] = parts[turn];
+      if (threadIdx.x % 32 == 0) {
+        part[0][threadIdx.x / 32] = mean;
+        part[1][threadIdx.x / 32] = squares;
+      }
+      __syncthreads();
+      mean = squares = S(0);
+      if constexpr (centred) {
+#pragma unroll
+        for (int i = 0; i < warps; ++i) mean = math::fma(counts[i], part[0][i], mean);
+        mean /= static_cast<S>(C);
+      }
+#pragma unroll
+      for (int i = 0; i < warps; ++i) {
+        const S off = part[0][i] - mean;
+        squares += centred ? math::fma(counts[i] * off, off, part[1][i]) : part[1][i];
+      }
+    }
+    const S rstd = 1 / std::sqrt(squares / static_cast<S>(C) + eps);
     if (Row::rank() == 0) {
       if (centred && means != nullptr) means[n] = mean;
       if (rstds != nullptr) rstds[n] = rstd;
@@ -40,115 +103,197 @@ __global__ void __launch_bounds__(row_bounds<V, warp>)
     if (!y) continue;
     T* const to = y[n];
     for_columns<V, R, warp>(C, [&](int r, Index c) {
-      S v[V], w[V], b[V];
-      row.read(r, c, v);
-      weight.template read<V>(c, S(1), w);
-      if constexpr (centred) bias.template read<V>(c, S(0), b);
+      S scale[V], shift[V];
+      w[r].anew().widen(scale);
+      if constexpr (centred) b[r].anew().widen(shift);
 #pragma unroll
-      for (int i = 0; i < V; ++i) v[i] = centred ? math::fma((v[i] - mean) * rstd, w[i], b[i]) : v[i] * rstd * w[i];
-      store<V>(to + c, v, beta);
+      for (int i = 0; i < V; ++i) v[r][i] = centred ? math::fma((v[r][i] - mean) * rstd, scale[i], shift[i]) : v[r][i] * rstd * scale[i];
+      store<V>(to + c, v[r], beta);
     });
   }
 }
 
-template <int V, bool warp> inline constexpr int norm_backward_threads = warp ? 128 : row_bounds<V, warp>;
-
-/// Chunk k has the rows [k height, (k + 1) height); lines of sums may be null. Where R is 0 they are norm_sums_kernel's work.
-template <bool centred, class T, class W, int V, int R, bool warp>
-__global__ void __launch_bounds__(norm_backward_threads<V, warp>)
+/// Chunk k has the rows [k height, (k + 1) height), and line k of `lines` its sums: C of dweight, then, if centred, C of dbias.
+template <class Way, bool centred, class T, class W, int V>
+__global__ void __launch_bounds__(Way::threads, Way::resident)
     norm_backward_kernel(const __grid_constant__ Rows<const T> dy, const __grid_constant__ Rows<const T> x,
                          const __grid_constant__ Affine<W> weight, const stat_t<T>* means, const stat_t<T>* rstds, Index N, Index C,
-                         Index height, const __grid_constant__ Rows<T> dx, int beta, stat_t<T>* dweight_lines, stat_t<T>* dbias_lines) {
+                         Index height, const __grid_constant__ Rows<T> dx, int beta, stat_t<T>* lines) {
   using S = stat_t<T>;
+  constexpr int R = Way::R, sums = centred ? 2 : 1, warps = Way::threads / 32;
+  constexpr bool warp = Way::warp;
   using Row = Team<warp>;
-  constexpr int slots = R > 0 ? R : 1, sums = centred ? 2 : 1;
-  const S count = static_cast<S>(C);
-  const Index begin = static_cast<Index>(blockIdx.x) * height, end = begin + height < N ? begin + height : N;
-  S w[slots][V], total[sums][slots][V];  // dweight, dbias
-  if constexpr (R > 0)
-    for_columns<V, R, warp>(C, [&](int r, Index c) {
-      weight.template read<V>(c, S(1), w[r]);
+  extern __shared__ uint4 places[];
+  __shared__ S parts[2][sums][warps];  // of rows in turns
+  if constexpr (!warp) {
+    if (threadIdx.x < 2 * sums * warps) (&parts[0][0][0])[threadIdx.x] = S(0);
+    __syncthreads();
+  }
+  const Index begin = static_cast<Index>(blockIdx.x) * height;
+  const int rows = static_cast<int>(height < N - begin ? height : N - begin), step = Row::count();
+  const S share = 1 / static_cast<S>(C);
+  Ahead<T, V, R, warp, 3, Way::stages> ahead(places, C, 2 + beta);  // dy, x, and what dx holds
+  int coming = Row::number();
+#pragma unroll 1
+  for (int s = 1; s < Way::stages; ++s, coming += step) ahead.fetch(coming < rows, begin + coming, dy, x, dx);
+  Words<W, V> w[R];
+  S total[sums][R][V];  // dweight, dbias
+  for_columns<V, R, warp>(C, [&](int r, Index c) { w[r] = weight.template words<V>(c, 1); });
 #pragma unroll
-      for (int i = 0; i < V; ++i)
-        for (int k = 0; k < sums; ++k) total[k][r][i] = S(0);
-    });
+  for (int r = 0; r < R; ++r)
+#pragma unroll
+    for (int i = 0; i < V; ++i)
+      for (int k = 0; k < sums; ++k) total[k][r][i] = S(0);
 
-  for (Index n = begin + Row::number(); n < end; n += Row::count()) {
-    const Held<T, V, R, warp> dy_row(dy[n], C), x_row(x[n], C);
-    const S mean = centred ? means[n] : S(0), rstd = rstds[n];
-    S g_mean = S(0), gx_mean = S(0);
-    for_columns<V, R, warp>(C, [&](int r, Index c) {
-      S g[V], v[V];
-      dy_row.read(r, c, g);
-      x_row.read(r, c, v);
-      if constexpr (R == 0) weight.template read<V>(c, S(1), w[0]);
+  S next_means = S(0), next_rstds = S(0);  // of 32 rows, a lane each
+  for (int at = Row::number(), turn = 0; at < rows; at += step, turn = (turn + 1) % 32) {
+    if (turn == 0) {
+      const int mine = at + static_cast<int>(threadIdx.x % 32) * step;
+      if (centred && mine < rows) next_means = means[begin + mine];
+      if (mine < rows) next_rstds = rstds[begin + mine];
+    }
+    ahead.wait();
+    ahead.fetch(coming < rows, begin + coming, dy, x, dx);
+    coming += step;
+    const S mean = __shfl_sync(0xffffffffu, next_means, turn), rstd = __shfl_sync(0xffffffffu, next_rstds, turn);
+    S dot[sums] = {};  // with xhat; with 1
+    for_columns<V, R, warp>(C, [&](int r, Index) {
+      S g[V], v[V], scale[V];
+      ahead.words(0, r).widen(g);
+      ahead.words(1, r).widen(v);
+      w[r].anew().widen(scale);
 #pragma unroll
       for (int i = 0; i < V; ++i) {
         const S xhat = (v[i] - mean) * rstd;
-        if constexpr (R > 0) {
-          total[0][r][i] = math::fma(g[i], xhat, total[0][r][i]);
-          if constexpr (centred) total[sums - 1][r][i] += g[i];
-        }
-        g_mean += g[i] * w[r][i];
-        gx_mean += g[i] * w[r][i] * xhat;
+        total[0][r][i] = math::fma(g[i], xhat, total[0][r][i]);
+        if constexpr (centred) total[sums - 1][r][i] += g[i];
+        g[i] *= scale[i];
+        dot[0] = math::fma(g[i], xhat, dot[0]);
+        if constexpr (centred) dot[sums - 1] += g[i];
       }
     });
     if (!dx) continue;
-    if constexpr (centred) g_mean = Row::sum(g_mean) / count;
-    gx_mean = Row::sum(gx_mean) / count;
-    T* const to = dx[n];
+    Row::sums(dot, parts[turn % 2]);
+    dot[0] *= share * rstd * rstd;
+    if constexpr (centred) dot[sums - 1] *= share;
+    T* const to = dx[begin + at];
     for_columns<V, R, warp>(C, [&](int r, Index c) {
-      S g[V], v[V];
-      dy_row.read(r, c, g);
-      x_row.read(r, c, v);
-      if constexpr (R == 0) weight.template read<V>(c, S(1), w[0]);
+      S g[V], v[V], scale[V];
+      ahead.words(0, r).widen(g);
+      ahead.words(1, r).widen(v);
+      w[r].anew().widen(scale);
 #pragma unroll
       for (int i = 0; i < V; ++i) {
-        const S xhat = (v[i] - mean) * rstd;
-        g[i] = rstd * ((centred ? math::fma(g[i], w[r][i], -g_mean) : g[i] * w[r][i]) - xhat * gx_mean);
+        const S along = centred ? math::fma(g[i], scale[i], -dot[sums - 1]) : g[i] * scale[i];
+        g[i] = math::fma(along, rstd, (mean - v[i]) * dot[0]);
       }
-      store<V>(to + c, g, beta);
+      if (beta) {
+        ahead.words(2, r).widen(v);
+#pragma unroll
+        for (int i = 0; i < V; ++i) g[i] += v[i];
+      }
+      store<V>(to + c, g, 0);
     });
   }
 
-  if constexpr (R > 0) {
-    if constexpr (warp) {  // the warps' sums, in the order of the warps
-      constexpr int warps = norm_backward_threads<V, warp> / 32;
-      __shared__ S shared[warps][32 * V + V];
+  if (lines == nullptr) return;
+  S* const line = lines + static_cast<Index>(blockIdx.x) * sums * C;
+  if constexpr (!warp) {
+    for_columns<V, R, warp>(C, [&](int r, Index c) {
 #pragma unroll
-      for (int k = 0; k < sums; ++k) {
-        S* const lines = k == 0 ? dweight_lines : dbias_lines;
-        if (lines == nullptr) continue;
+      for (int k = 0; k < sums; ++k) store<V>(line + k * C + c, total[k][r], 0);
+    });
+  } else {  // the warps' sums, in the order of the warps
+    __shared__ S shared[warps][32 * V + V];
 #pragma unroll
-        for (int r = 0; r < R; ++r) {
-          if (static_cast<Index>(r) * 32 * V >= C) break;
+    for (int k = 0; k < sums; ++k)
 #pragma unroll
-          for (int i = 0; i < V; ++i) shared[Row::number()][i * 33 + Row::rank()] = total[k][r][i];
-          __syncthreads();
-          for (int e = static_cast<int>(threadIdx.x); e < 32 * V; e += static_cast<int>(blockDim.x)) {
-            const Index c = static_cast<Index>(r) * 32 * V + e;
-            if (c >= C) continue;
-            S sum = S(0);
-            for (int t = 0; t < warps; ++t) sum += shared[t][e % V * 33 + e / V];
-            lines[blockIdx.x * C + c] = sum;
-          }
-          __syncthreads();
+      for (int r = 0; r < R; ++r) {
+        if (static_cast<Index>(r) * 32 * V >= C) break;
+#pragma unroll
+        for (int i = 0; i < V; ++i) shared[Row::number()][i * 33 + Row::rank()] = total[k][r][i];
+        __syncthreads();
+        for (int e = static_cast<int>(threadIdx.x); e < 32 * V; e += Way::threads) {
+          const Index c = static_cast<Index>(r) * 32 * V + e;
+          if (c >= C) continue;
+          S sum = S(0);
+          for (int t = 0; t < warps; ++t) sum += shared[t][e % V * 33 + e / V];
+          line[k * C + c] = sum;
         }
+        __syncthreads();
       }
-    } else {
-      for_columns<V, R, warp>(C, [&](int r, Index c) {
-        if (dweight_lines != nullptr) store<V>(dweight_lines + blockIdx.x * C + c, total[0][r], 0);
-        if (centred && dbias_lines != nullptr) store<V>(dbias_lines + blockIdx.x * C + c, total[sums - 1][r], 0);
-      });
-    }
   }
 }
 
-/// The lines of sums of rows of any length: a thread a column and chunk.
+/// Rows of any length at any place: a block has one and reads it anew for each pass.
+template <bool centred, class T, class W>
+__global__ void __launch_bounds__(256) norm_forward_any(const __grid_constant__ Rows<const T> x, const __grid_constant__ Affine<W> weight,
+                                                        const __grid_constant__ Affine<W> bias, stat_t<T> eps, Index N, Index C,
+                                                        const __grid_constant__ Rows<T> y, int beta, stat_t<T>* means, stat_t<T>* rstds) {
+  using S = stat_t<T>;
+  for (Index n = blockIdx.x; n < N; n += gridDim.x) {
+    const T* const row = x[n];
+    S mean = S(0), squares = S(0);
+    if constexpr (centred) {
+      for (Index c = threadIdx.x; c < C; c += blockDim.x) mean += static_cast<S>(row[c]);
+      mean = Team<false>::sum(mean) / static_cast<S>(C);
+    }
+    for (Index c = threadIdx.x; c < C; c += blockDim.x) {
+      const S v = static_cast<S>(row[c]) - mean;
+      squares = math::fma(v, v, squares);
+    }
+    const S rstd = 1 / std::sqrt(Team<false>::sum(squares) / static_cast<S>(C) + eps);
+    if (threadIdx.x == 0) {
+      if (centred && means != nullptr) means[n] = mean;
+      if (rstds != nullptr) rstds[n] = rstd;
+    }
+    if (!y) continue;
+    T* const to = y[n];
+    for (Index c = threadIdx.x; c < C; c += blockDim.x) {
+      S scale[1], shift[1];
+      weight.template read<1>(c, S(1), scale);
+      if constexpr (centred) bias.template read<1>(c, S(0), shift);
+      const S xhat = (static_cast<S>(row[c]) - mean) * rstd;
+      if constexpr (centred) put(to[c], math::fma(xhat, scale[0], shift[0]), beta);
+      else put(to[c], xhat * scale[0], beta);
+    }
+  }
+}
+template <bool centred, class T, class W>
+__global__ void __launch_bounds__(256)
+    norm_backward_any(const __grid_constant__ Rows<const T> dy, const __grid_constant__ Rows<const T> x,
+                      const __grid_constant__ Affine<W> weight, const stat_t<T>* means, const stat_t<T>* rstds, Index N, Index C,
+                      const __grid_constant__ Rows<T> dx, int beta) {
+  using S = stat_t<T>;
+  for (Index n = blockIdx.x; n < N; n += gridDim.x) {
+    const T *const dy_row = dy[n], *const x_row = x[n];
+    T* const to = dx[n];
+    const S mean = centred ? means[n] : S(0), rstd = rstds[n];
+    const auto read = [&](Index c, S& g, S& xhat) {
+      S scale[1];
+      weight.template read<1>(c, S(1), scale);
+      g = static_cast<S>(dy_row[c]) * scale[0];
+      xhat = (static_cast<S>(x_row[c]) - mean) * rstd;
+    };
+    S g, xhat, g_mean = S(0), gx_mean = S(0);
+    for (Index c = threadIdx.x; c < C; c += blockDim.x) {
+      read(c, g, xhat);
+      g_mean += g;
+      gx_mean = math::fma(g, xhat, gx_mean);
+    }
+    g_mean = centred ? Team<false>::sum(g_mean) / static_cast<S>(C) : S(0);
+    gx_mean = Team<false>::sum(gx_mean) / static_cast<S>(C);
+    for (Index c = threadIdx.x; c < C; c += blockDim.x) {
+      read(c, g, xhat);
+      put(to[c], rstd * math::fma(-xhat, gx_mean, g - g_mean), beta);
+    }
+  }
+}
+/// The lines of sums: a thread a column and chunk.
 template <bool centred, class T>
-__global__ void __launch_bounds__(256) norm_sums_kernel(const __grid_constant__ Rows<const T> dy, const __grid_constant__ Rows<const T> x,
-                                                        const stat_t<T>* means, const stat_t<T>* rstds, Index N, Index C, Index height,
-                                                        Index chunks, stat_t<T>* dweight_lines, stat_t<T>* dbias_lines) {
+__global__ void __launch_bounds__(256)
+    norm_sums_any(const __grid_constant__ Rows<const T> dy, const __grid_constant__ Rows<const T> x, const stat_t<T>* means,
+                  const stat_t<T>* rstds, Index N, Index C, Index height, Index chunks, stat_t<T>* lines) {
   using S = stat_t<T>;
   const Index tiles = (C + blockDim.x - 1) / blockDim.x;
   for (Index block = blockIdx.x; block < tiles * chunks; block += gridDim.x) {
@@ -161,65 +306,125 @@ __global__ void __launch_bounds__(256) norm_sums_kernel(const __grid_constant__ 
       dw = math::fma(g, (static_cast<S>(x[n][c]) - mean) * rstds[n], dw);
       db += g;
     }
-    if (dweight_lines != nullptr) dweight_lines[chunk * C + c] = dw;
-    if (dbias_lines != nullptr) dbias_lines[chunk * C + c] = db;
+    S* const line = lines + chunk * (centred ? 2 : 1) * C;
+    line[c] = dw;
+    if constexpr (centred) line[C + c] = db;
   }
+}
+
+/// Shared memory beyond 48 KB has to be asked for.
+template <class Kernel>
+void allow_shared(Kernel kernel, std::size_t bytes) {
+  if (bytes > 48 * 1024)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), "shared memory");
+}
+
+/// Blocks that a multiprocessor of a large GPU holds at a time, with as many bytes of shared memory each.
+template <class Way>
+Index blocks_at_once(unsigned threads, std::size_t bytes) {
+  const Index by_threads = Way::resident * Way::threads / static_cast<Index>(threads),
+              by_bytes = 227 * 1024 / static_cast<Index>(bytes + 6 * 1024);
+  return std::max<Index>(1, std::min(by_threads, by_bytes));
+}
+
+template <class Way, bool centred, class T, class W>
+void norm_forward_by(const In<T, cuda>& x, const In<W, cuda>& weight, const In<W, cuda>& bias, double eps, const Out<T, cuda>& y,
+                     stat_t<T>* means, stat_t<T>* rstds) {
+  constexpr int V = pack_of<T>;
+  const Index N = row_count(x.shape), C = row_width(x.shape), packs = C / V;
+  const unsigned threads = Way::block(packs);
+  const Index turns = (N + Way::teams - 1) / Way::teams;
+  std::size_t bytes = 0;
+  Index blocks = turns;
+  if constexpr (Way::stages > 0) {
+    bytes = Ahead<T, V, Way::R, Way::warp, 1, Way::stages>::bytes(C, 1, static_cast<int>(threads));
+    blocks = std::min(turns, multiprocessors * blocks_at_once<Way>(threads, bytes));
+  }
+  const auto kernel = norm_forward_kernel<Way, centred, T, W, V>;
+  allow_shared(kernel, bytes);
+  kernel<<<blocks_for(blocks, 1), threads, bytes, stream()>>>(rows(x), Affine<W>::template of<V>(weight), Affine<W>::template of<V>(bias),
+                                                              static_cast<stat_t<T>>(eps), N, C, rows(y), y.beta, means, rstds);
+  check_launch(centred ? "layer_norm" : "rms_norm");
 }
 
 template <bool centred, class T, class W>
 void norm_forward(const In<T, cuda>& x, const In<W, cuda>& weight, const In<W, cuda>& bias, double eps, const Out<T, cuda>& y,
                   stat_t<T>* means, stat_t<T>* rstds) {
   constexpr int V = pack_of<T>;
-  const Index N = row_count(x.shape), C = row_width(x.shape);
+  const Index N = row_count(x.shape), C = row_width(x.shape), packs = C / V;
   if (N == 0) return;
-  const Rows<const T> x_rows = rows(x);
-  const Rows<T> y_rows = rows(y);
-  const RowPlan plan(C, V, C > 0 && C % V == 0 && x_rows.template aligned<V>() && y_rows.template aligned<V>());
-  const auto w = Affine<W>::template of<V>(weight), b = Affine<W>::template of<V>(bias);
-  plan.choose<V>([&](auto v, auto r, auto warp) {
-    norm_forward_kernel<centred, T, W, v(), r(), warp()>
-        <<<plan.blocks(N), plan.threads, 0, stream()>>>(x_rows, w, b, static_cast<stat_t<T>>(eps), N, C, y_rows, y.beta, means, rstds);
-  });
-  check_launch(centred ? "layer_norm" : "rms_norm");
+  const bool whole = C > 0 && C % V == 0 && rows(x).template aligned<V>() && rows(y).template aligned<V>();
+  if (whole && packs <= 32 * 4) norm_forward_by<NormWay<4, true, 256, 3, 2>, centred>(x, weight, bias, eps, y, means, rstds);
+  else if (whole && packs <= 512) norm_forward_by<NormWay<2, false, 256, 3, 3>, centred>(x, weight, bias, eps, y, means, rstds);
+  else if (whole && packs <= 2048) norm_forward_by<NormWay<4, false, 512, 2, 1>, centred>(x, weight, bias, eps, y, means, rstds);
+  else {
+    norm_forward_any<centred, T, W><<<blocks_for(N, 1), 256, 0, stream()>>>(rows(x), Affine<W>::template of<1>(weight),
+                                                                            Affine<W>::template of<1>(bias), static_cast<stat_t<T>>(eps), N,
+                                                                            C, rows(y), y.beta, means, rstds);
+    check_launch(centred ? "layer_norm" : "rms_norm");
+  }
+}
+
+/// Rows that a chunk has where there are to be at most `chunks`.
+inline Index chunk_height(Index N, Index chunks) { return std::max<Index>(1, (N + chunks - 1) / chunks); }
+
+template <class Way, bool centred, class T, class W>
+void norm_backward_by(const In<T, cuda>& dy, const In<T, cuda>& x, const In<W, cuda>& weight, const stat_t<T>* means,
+                      const stat_t<T>* rstds, const Out<T, cuda>& dx, const Out<param_grad_t<W>, cuda>& dweight,
+                      const Out<param_grad_t<W>, cuda>& dbias) {
+  using S = stat_t<T>;
+  constexpr int V = pack_of<T>;
+  const Index N = row_count(x.shape), C = row_width(x.shape), packs = C / V, width = (centred ? 2 : 1) * C;
+  const unsigned threads = Way::block(packs);
+  const int beta = dx ? dx.beta : 0;
+  const std::size_t bytes = Ahead<T, V, Way::R, Way::warp, 3, Way::stages>::bytes(C, 2 + beta, static_cast<int>(threads));
+  const Index height = chunk_height(N, multiprocessors * blocks_at_once<Way>(threads, bytes));
+  const Index chunks = (N + height - 1) / height;
+  const bool summed = dweight || dbias;
+  const Scratch<S> lines(summed ? std::max<Index>(1, chunks * width) : 1);
+  if (chunks > 0) {
+    const auto kernel = norm_backward_kernel<Way, centred, T, W, V>;
+    allow_shared(kernel, bytes);
+    kernel<<<static_cast<unsigned>(chunks), threads, bytes, stream()>>>(rows(dy), rows(x), Affine<W>::template of<V>(weight), means, rstds,
+                                                                        N, C, height, rows(dx), beta, summed ? lines.data() : nullptr);
+    check_launch(centred ? "layer_norm" : "rms_norm");
+  }
+  sum_lines(lines.data(), chunks, C, width, dweight, dbias);
 }
 
 template <bool centred, class T, class W>
 void norm_backward(const In<T, cuda>& dy, const In<T, cuda>& x, const In<W, cuda>& weight, const stat_t<T>* means, const stat_t<T>* rstds,
                    const Out<T, cuda>& dx, const Out<param_grad_t<W>, cuda>& dweight, const Out<param_grad_t<W>, cuda>& dbias) {
   using S = stat_t<T>;
-  constexpr int V = pack_of<T>, kept = 2;  // packs of a row in blocks, which hold the sums too
-  const Index N = row_count(x.shape), C = row_width(x.shape);
+  constexpr int V = pack_of<T>;
+  const Index N = row_count(x.shape), C = row_width(x.shape), packs = C / V;
   if (C == 0 || (!dx && !dweight && !dbias)) return;
   const Rows<const T> dy_rows = rows(dy), x_rows = rows(x);
   const Rows<T> dx_rows = rows(dx);
-  const bool packs = C % V == 0 && dy_rows.template aligned<V>() && x_rows.template aligned<V>() && dx_rows.template aligned<V>();
-  const bool small = C / V <= 32 * row_packs;
-  RowPlan plan(C, V, packs, small ? row_packs : kept);
-  if (plan.warp) plan.threads = norm_backward_threads<V, true>;
-  // As many chunks as a large GPU works on at a time; the number follows from C alone.
-  const Index at_once = 132 * (plan.warp ? 2 : plan.held ? std::clamp<Index>(512 / plan.threads, 1, 4) : 8);
-  const Index height = std::max<Index>(1, (N + at_once - 1) / at_once), chunks = (N + height - 1) / height;
-  const Scratch<S> dweight_lines(dweight ? std::max<Index>(1, chunks * C) : 1), dbias_lines(dbias ? std::max<Index>(1, chunks * C) : 1);
-  S *const dw = dweight ? dweight_lines.data() : nullptr, *const db = dbias ? dbias_lines.data() : nullptr;
-  const auto w = Affine<W>::template of<V>(weight);
-  const auto launch = [&](auto v, auto r, auto warp) {
-    norm_backward_kernel<centred, T, W, v(), r(), warp()><<<static_cast<unsigned>(chunks), plan.threads, 0, stream()>>>(
-        dy_rows, x_rows, w, means, rstds, N, C, height, dx_rows, dx.beta, dw, db);
+  const bool whole = C % V == 0 && dy_rows.template aligned<V>() && x_rows.template aligned<V>() && dx_rows.template aligned<V>();
+  if (whole && packs <= 32 * 3)
+    return norm_backward_by<NormWay<3, true, 128, 3, 4>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
+  if (whole && packs <= 32 * 4)
+    return norm_backward_by<NormWay<4, true, 128, 3, 3>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
+  if (whole && packs <= 512)
+    return norm_backward_by<NormWay<2, false, 256, 3, 3>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
+  if (whole && packs <= 1024)
+    return norm_backward_by<NormWay<2, false, 512, 2, 1>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
+
+  const Index width = (centred ? 2 : 1) * C, height = chunk_height(N, 8 * multiprocessors), chunks = (N + height - 1) / height;
+  const bool summed = dweight || dbias;
+  const Scratch<S> lines(summed ? std::max<Index>(1, chunks * width) : 1);
+  if (N > 0 && dx) {
+    norm_backward_any<centred, T, W>
+        <<<blocks_for(N, 1), 256, 0, stream()>>>(dy_rows, x_rows, Affine<W>::template of<1>(weight), means, rstds, N, C, dx_rows, dx.beta);
     check_launch(centred ? "layer_norm" : "rms_norm");
-  };
-  using std::integral_constant;
-  if (N > 0) {
-    if (plan.warp) launch(integral_constant<int, V>{}, integral_constant<int, row_packs>{}, std::true_type{});
-    else if (plan.held) launch(integral_constant<int, V>{}, integral_constant<int, kept>{}, std::false_type{});
-    else if (dx) launch(integral_constant<int, 1>{}, integral_constant<int, 0>{}, std::false_type{});
-    if (!plan.warp && !plan.held && (dw != nullptr || db != nullptr)) {
-      norm_sums_kernel<centred, T>
-          <<<blocks_for(chunks * ((C + 255) / 256), 1), 256, 0, stream()>>>(dy_rows, x_rows, means, rstds, N, C, height, chunks, dw, db);
-      check_launch("norm_sums");
-    }
   }
-  sum_lines(dw, chunks, C, dweight);
-  sum_lines(db, chunks, C, dbias);
+  if (N > 0 && summed) {
+    norm_sums_any<centred, T><<<blocks_for(chunks * ((C + 255) / 256), 1), 256, 0, stream()>>>(dy_rows, x_rows, means, rstds, N, C, height,
+                                                                                               chunks, lines.data());
+    check_launch(centred ? "layer_norm" : "rms_norm");
+  }
+  sum_lines(lines.data(), chunks, C, width, dweight, dbias);
 }
 
 }  // namespace weft::inline WEFT_ABI::kernels::gpu

@@ -45,6 +45,7 @@ struct MinFold {
 
 inline constexpr Index fold_piece = 16384;  // elements of a result that threads share
 inline constexpr int fold_threads = 256;
+inline constexpr int fold_blocks = 3;  // a multiprocessor, where threads own columns
 
 /// Where results go: to y, or, of a piece among several, to `partial`, in which the pieces lie `outputs` apart.
 template <class TY>
@@ -111,18 +112,30 @@ __global__ void __launch_bounds__(fold_threads)
   }
 }
 
-/// V neighbours of a column, of which `left` are there: as one access where they lie together and are aligned (`dense`).
-template <int V, bool dense, class T>
+/// V neighbours of a column, of which `left` are there.
+template <int V, class T>
 __device__ inline Values<T, V> load_columns(const T* from, Index stride, Index left) {
-  if constexpr (dense) {
-    return load_values<V>(from, false);
-  } else {
-    Values<T, V> values;
+  Values<T, V> values;
 #pragma unroll
-    for (int i = 0; i < V; ++i) values.at[i] = static_cast<stat_t<T>>(from[i < left ? i * stride : 0]);
+  for (int i = 0; i < V; ++i) values.at[i] = static_cast<stat_t<T>>(from[i < left ? i * stride : 0]);
+  return values;
+}
+/// U packs of neighbours, `step` apart, of which `left` are there; all are under way before any is used.
+template <class T, int V, int U>
+struct Batch {
+  Words<T, V> at[U];
+
+  __device__ Batch(const T* from, Index step, Index left) {
+#pragma unroll
+    for (int j = 0; j < U; ++j, from += step)
+      if (j < left) at[j] = Words<T, V>::read(from);
+  }
+  __device__ Values<T, V> operator[](int j) const {
+    Values<T, V> values;
+    at[j].widen(values.at);
     return values;
   }
-}
+};
 
 /// One more element into each of V accumulators.
 template <int V, class Fold, class A, class F, class... TX>
@@ -130,19 +143,31 @@ __device__ inline void fold_values(F f, A (&acc)[V], const Values<TX, V>&... x) 
 #pragma unroll
   for (int i = 0; i < V; ++i) acc[i] = Fold::template combine<A>(acc[i], static_cast<A>(f(x.at[i]...)));
 }
-template <int V, bool dense, class Fold, class A, class F, std::size_t... I, class... TX>
+template <int V, class Fold, class A, class F, std::size_t... I, class... TX>
 __device__ inline void fold_columns(std::index_sequence<I...>, F f, A (&acc)[V], const Index (&column)[sizeof...(TX)], Index left,
                                     const Index (&offset)[sizeof...(TX)], const TX*... x) {
-  fold_values<V, Fold, A, F, TX...>(f, acc, load_columns<V, dense>(x + offset[I], column[I], left)...);
+  fold_values<V, Fold, A, F, TX...>(f, acc, load_columns<V>(x + offset[I], column[I], left)...);
+}
+/// As many as are there of U more elements.
+template <int V, int U, class Fold, class A, class F, class... TX>
+__device__ inline void fold_batch(F f, A (&acc)[V], Index left, const Batch<TX, V, U>&... x) {
+#pragma unroll
+  for (int j = 0; j < U; ++j)
+    if (j < left) fold_values<V, Fold, A, F, TX...>(f, acc, x[j]...);
+}
+template <int V, int U, class Fold, class A, class F, std::size_t... I, class... TX>
+__device__ inline void fold_packs(std::index_sequence<I...>, F f, A (&acc)[V], Index left, const Index (&offset)[sizeof...(TX)],
+                                  const Index (&step)[sizeof...(TX)], const TX*... x) {
+  fold_batch<V, U, Fold, A, F, TX...>(f, acc, left, Batch<TX, V, U>(x + offset[I], step[I], left)...);
 }
 
-/// Threads own V columns of the innermost kept loop, eight rows of threads share the reduced elements of a piece.
-template <int V, class Fold, class F, class TY, class... TX>
-__global__ void __launch_bounds__(fold_threads)
+/// Threads own V columns of the innermost kept loop, `rows` rows of 32 of them share the reduced elements of a piece.
+template <int V, int rows, class Fold, class F, class TY, class... TX>
+__global__ void __launch_bounds__(32 * rows, rows > 8 ? 1 : fold_blocks)
     fold_across(F f, const __grid_constant__ Loops<1 + sizeof...(TX)> kept, const __grid_constant__ Loops<sizeof...(TX)> reduced,
                 bool dense, FoldTo<TY> to, const TX*... x) {
   using A = stat_t<TY>;
-  constexpr int inputs = static_cast<int>(sizeof...(TX)), rows = fold_threads / 32;
+  constexpr int inputs = static_cast<int>(sizeof...(TX)), under_way = inputs == 1 ? 8 : 4;
   constexpr std::index_sequence_for<TX...> each{};
   __shared__ A shared[rows][32 * V];
   const int lane = static_cast<int>(threadIdx.x) % 32, row = static_cast<int>(threadIdx.x) / 32, inner = kept.rank - 1;
@@ -159,11 +184,17 @@ __global__ void __launch_bounds__(fold_threads)
 #pragma unroll
     for (int i = 0; i < V; ++i) acc[i] = Fold::template identity<A>();
     if (c < width && dense) {  // and there is one reduced loop
-#pragma unroll 4
-      for (Index m = begin + row; m < end; m += rows) {
+      Index step[inputs];
 #pragma unroll
-        for (int k = 0; k < inputs; ++k) offset[k] = start[k + 1] + c * column[k] + m * reduced.stride[k][0];
-        fold_columns<V, true, Fold>(each, f, acc, column, width - c, offset, x...);
+      for (int k = 0; k < inputs; ++k) {
+        step[k] = rows * reduced.stride[k][0];
+        offset[k] = start[k + 1] + c + (begin + row) * reduced.stride[k][0];
+      }
+#pragma unroll 1
+      for (Index left = (end - begin - row + rows - 1) / rows; left > 0; left -= under_way) {
+        fold_packs<V, under_way, Fold>(each, f, acc, left, offset, step, x...);
+#pragma unroll
+        for (int k = 0; k < inputs; ++k) offset[k] += under_way * step[k];
       }
     } else if (c < width) {
 #pragma unroll 1
@@ -171,7 +202,7 @@ __global__ void __launch_bounds__(fold_threads)
 #pragma unroll
         for (int k = 0; k < inputs; ++k) offset[k] = start[k + 1] + c * column[k];
         reduced.seek(m, reduced.rank, offset);
-        fold_columns<V, false, Fold>(each, f, acc, column, width - c, offset, x...);
+        fold_columns<V, Fold>(each, f, acc, column, width - c, offset, x...);
       }
     }
 #pragma unroll
@@ -230,9 +261,10 @@ struct FoldPlan {
   }
 };
 
-template <class Fold, class F, class TY, class... TX>
+/// `rows` as fold_across has it: many where few elements are left.
+template <int V, int rows, class Fold, class F, class TY, class... TX>
 void fold_pieces(F f, const FoldPlan<sizeof...(TX)>& plan, const FoldTo<TY>& to, const TX*... x) {
-  constexpr int V = common_pack<TX...>, inputs = static_cast<int>(sizeof...(TX));
+  constexpr int inputs = static_cast<int>(sizeof...(TX));
   if (plan.columns) {
     const int inner = plan.kept.rank - 1;
     const Index width = plan.kept.extent[inner];
@@ -243,7 +275,7 @@ void fold_pieces(F f, const FoldPlan<sizeof...(TX)>& plan, const FoldTo<TY>& to,
       for (int a = 0; a < inner; ++a) dense = dense && plan.kept.stride[k + 1][a] % V == 0;
     }
     const Index units = to.outputs / width * ((width + 32 * V - 1) / (32 * V)) * to.pieces;
-    fold_across<V, Fold, F, TY, TX...><<<blocks_for(units, 1), fold_threads, 0, stream()>>>(f, plan.kept, plan.reduced, dense, to, x...);
+    fold_across<V, rows, Fold, F, TY, TX...><<<blocks_for(units, 1), 32 * rows, 0, stream()>>>(f, plan.kept, plan.reduced, dense, to, x...);
   } else {
     const int group = std::min(to.piece, to.count) <= 1024 ? 32 : fold_threads;
     const Index units = to.outputs * to.pieces;
@@ -263,18 +295,18 @@ void fold(F f, const Out<TY, cuda>& y, const In<TX, cuda>&... x) {
   FoldPlan<inputs> plan(y.shape, y.strides, *shapes[0], strides);
   const Index outputs = plan.kept.count(), count = plan.reduced.count();
 
-  // Pieces follow from extents alone: enough of them for a large GPU where there are few results.
+  // Pieces follow from extents alone: as many as a large GPU has in work at once where there are few results.
+  constexpr int V = common_pack<TX...>;
   Index pieces = 1;
   if (plan.columns) {
-    constexpr Index wide = 32 * common_pack<TX...>;
-    const Index width = plan.kept.extent[plan.kept.rank - 1], blocks = outputs / width * ((width + wide - 1) / wide);
-    pieces = std::clamp<Index>((2048 + blocks - 1) / blocks, 1, std::max<Index>(1, count / 64));
+    const Index width = plan.kept.extent[plan.kept.rank - 1], blocks = outputs / width * ((width + 32 * V - 1) / (32 * V));
+    pieces = std::clamp<Index>(fold_blocks * multiprocessors / blocks, 1, std::max<Index>(1, count / 64));
   } else if (outputs < 1024) {
     pieces = std::max<Index>(1, (count + fold_piece - 1) / fold_piece);
   }
   const Index piece = std::max<Index>(1, (count + pieces - 1) / pieces);
   pieces = std::max<Index>(1, (count + piece - 1) / piece);
-  if (pieces == 1) return fold_pieces<Fold, F, TY, TX...>(f, plan, {y.data, y.beta, nullptr, outputs, 1, piece, count}, x.data...);
+  if (pieces == 1) return fold_pieces<V, 8, Fold, F, TY, TX...>(f, plan, {y.data, y.beta, nullptr, outputs, 1, piece, count}, x.data...);
 
   const Scratch<A> partial(outputs * pieces);
   FoldPlan<1> last;  // of the pieces of each result
@@ -288,9 +320,10 @@ void fold(F f, const Out<TY, cuda>& y, const In<TX, cuda>&... x) {
   }
   last.reduced.push(pieces);
   last.reduced.stride[0][0] = outputs;
-  fold_pieces<Fold, F, TY, TX...>(f, plan, {nullptr, 0, partial.data(), outputs, pieces, piece, count}, x.data...);
-  fold_pieces<Fold, Copy, TY, A>(Copy{}, last, {y.data, y.beta, nullptr, outputs, 1, pieces, pieces},
-                                 static_cast<const A*>(partial.data()));
+  last.columns = last.kept.extent[last.kept.rank - 1] >= 32;
+  fold_pieces<V, 8, Fold, F, TY, TX...>(f, plan, {nullptr, 0, partial.data(), outputs, pieces, piece, count}, x.data...);
+  fold_pieces<1, 32, Fold, Copy, TY, A>(Copy{}, last, {y.data, y.beta, nullptr, outputs, 1, pieces, pieces},
+                                        static_cast<const A*>(partial.data()));
 }
 
 }  // namespace gpu

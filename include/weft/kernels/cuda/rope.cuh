@@ -53,45 +53,45 @@ struct RopeStrides {
   Index b, t, h;
 };
 
-inline constexpr int rope_heads = 4;  // of a thread
-
-template <class T, int V>
-__global__ void __launch_bounds__(256)
+/// A thread turns a pack of pairs in `heads` heads.
+template <class T, int V, int heads>
+__global__ void __launch_bounds__(256, heads > 2 ? 2 : 3)
     rope_kernel(const T* x, RopeStrides sx, T* y, RopeStrides sy, const stat_t<T>* table, bool per_sample, Index items, Index time, Index H,
                 Index half, stat_t<T> sign, int beta) {
   using S = stat_t<T>;
-  const Index packs = half / V, groups = (H + rope_heads - 1) / rope_heads;
+  const Index packs = half / V, groups = (H + heads - 1) / heads;
   for (Index item = thread_index(); item < items; item += thread_count()) {
     const Index up = divide(item, packs), i = (item - up * packs) * V, r = divide(up, groups), group = up - r * groups;
     const Index b = divide(r, time), t = r - b * time;
+    const T* const from = x + b * sx.b + t * sx.t + i;
+    T* const to = y + b * sy.b + t * sy.t + i;
+    Words<T, V> first[heads], second[heads];  // all are under way before any is used
+#pragma unroll
+    for (int k = 0; k < heads; ++k) {
+      const Index h = group + k * groups;
+      if (h >= H) continue;
+      first[k] = Words<T, V>::read(from + h * sx.h);
+      second[k] = Words<T, V>::read(from + h * sx.h + half);
+    }
     const S* const turns = table + (per_sample ? r : t) * 2 * half + i;
     S cosine[V], sine[V];
     load<V>(turns, cosine);
     load<V>(turns + half, sine);
 #pragma unroll
-    for (int v = 0; v < V; ++v) sine[v] *= sign;
-    const T* const from = x + b * sx.b + t * sx.t + i;
-    T* const to = y + b * sy.b + t * sy.t + i;
-    S first[rope_heads][V], second[rope_heads][V];
-#pragma unroll
-    for (int k = 0; k < rope_heads; ++k) {
+    for (int k = 0; k < heads; ++k) {
       const Index h = group + k * groups;
       if (h >= H) continue;
-      load<V>(from + h * sx.h, first[k]);
-      load<V>(from + h * sx.h + half, second[k]);
-    }
-#pragma unroll
-    for (int k = 0; k < rope_heads; ++k) {
-      const Index h = group + k * groups;
-      if (h >= H) continue;
+      S p[V], q[V];
+      first[k].widen(p);
+      second[k].widen(q);
 #pragma unroll
       for (int v = 0; v < V; ++v) {
-        const S p = math::fma(first[k][v], cosine[v], -(second[k][v] * sine[v]));
-        second[k][v] = math::fma(second[k][v], cosine[v], first[k][v] * sine[v]);
-        first[k][v] = p;
+        const S s = sign * sine[v], turned = math::fma(p[v], cosine[v], -(q[v] * s));
+        q[v] = math::fma(q[v], cosine[v], p[v] * s);
+        p[v] = turned;
       }
-      store<V>(to + h * sy.h, first[k], beta);
-      store<V>(to + h * sy.h + half, second[k], beta);
+      store<V>(to + h * sy.h, p, beta);
+      store<V>(to + h * sy.h + half, q, beta);
     }
   }
 }
@@ -112,17 +112,17 @@ void rope_forward(cuda, In<T, cuda> x, In<std::int64_t, cuda> positions, double 
   gpu::check_launch("rope");
 
   const gpu::RopeStrides sx{x.strides[0], x.strides[1], x.strides[2]}, sy{y.strides[0], y.strides[1], y.strides[2]};
-  constexpr int V = gpu::pack_of<T>;
+  constexpr int V = gpu::pack_of<T>, heads = 2;
   bool packs = half % V == 0 && gpu::is_aligned<V>(x.data) && gpu::is_aligned<V>(y.data);
   for (int a = 0; a < 3; ++a) packs = packs && (x.shape[a] == 1 || (x.strides[a] % V == 0 && y.strides[a] % V == 0));
-  const Index groups = (H + gpu::rope_heads - 1) / gpu::rope_heads, items = B * time * groups * (half / (packs ? V : 1));
+  const Index groups = (H + heads - 1) / heads, items = B * time * groups * (half / (packs ? V : 1));
   const S sign = inverse ? S(-1) : S(1);
   if (packs)
-    gpu::rope_kernel<T, V><<<gpu::blocks_for(items), 256, 0, gpu::stream()>>>(x.data, sx, y.data, sy, table.data(), per_sample, items, time,
-                                                                              H, half, sign, y.beta);
+    gpu::rope_kernel<T, V, heads><<<gpu::blocks_for(items), 256, 0, gpu::stream()>>>(x.data, sx, y.data, sy, table.data(), per_sample,
+                                                                                     items, time, H, half, sign, y.beta);
   else
-    gpu::rope_kernel<T, 1><<<gpu::blocks_for(items), 256, 0, gpu::stream()>>>(x.data, sx, y.data, sy, table.data(), per_sample, items, time,
-                                                                              H, half, sign, y.beta);
+    gpu::rope_kernel<T, 1, heads><<<gpu::blocks_for(items), 256, 0, gpu::stream()>>>(x.data, sx, y.data, sy, table.data(), per_sample,
+                                                                                     items, time, H, half, sign, y.beta);
   gpu::check_launch("rope");
 }
 

@@ -33,13 +33,15 @@ class Rows {
   }
 
   __device__ E* operator[](Index n) const {
+    if (levels_ <= 1) return data_ + n * stride_[0];
     Index offset = 0;
+#pragma unroll 1
     for (int l = 0; l + 1 < levels_; ++l) {
       const Index next = divide(n, extent_[l]);
       offset += (n - next * extent_[l]) * stride_[l];
       n = next;
     }
-    return data_ + (offset + (levels_ > 0 ? n * stride_[levels_ - 1] : 0));
+    return data_ + (offset + n * stride_[levels_ - 1]);
   }
   __host__ __device__ explicit operator bool() const { return data_ != nullptr; }
   /// True iff each row can be read in packs of V, or there are none; of a single row the strides do not count.
@@ -101,6 +103,15 @@ struct Affine {
       for (int i = 0; i < V; ++i) to[i] = static_cast<S>(data[(c + i) * stride]);
     }
   }
+  /// The same, kept as they are stored; at most 16 bytes.
+  template <int V>
+  __device__ Words<W, V> words(Index c, float absent) const {
+    if (packs) return Words<W, V>::read(data + c);
+    Pack<W, V> pack;
+#pragma unroll
+    for (int i = 0; i < V; ++i) pack.at[i] = data == nullptr ? static_cast<W>(absent) : data[(c + i) * stride];
+    return Words<W, V>::of(pack);
+  }
 };
 
 /// The threads of one row: a warp, or the whole block.
@@ -123,6 +134,25 @@ struct Team {
     } else {
       __shared__ S shared[32];
       return block_sum(value, shared);
+    }
+  }
+  /// The sums of K values, known to all. Blocks leave them in `shared`, lines of a place for each warp or more, zero where there is no
+  /// warp, and meet once: the next call needs other lines.
+  template <int K, int places, class S>
+  static __device__ void sums(S (&values)[K], S (&shared)[K][places]) {
+#pragma unroll
+    for (int k = 0; k < K; ++k) values[k] = Team<true>::sum(values[k]);
+    if constexpr (!warp) {
+      if (threadIdx.x % 32 == 0)
+#pragma unroll
+        for (int k = 0; k < K; ++k) shared[k][threadIdx.x / 32] = values[k];
+      __syncthreads();
+#pragma unroll
+      for (int k = 0; k < K; ++k) {
+        values[k] = shared[k][0];
+#pragma unroll
+        for (int w = 1; w < places; ++w) values[k] += shared[k][w];
+      }
     }
   }
   template <class S>
@@ -177,6 +207,64 @@ class Held {
   Pack<T, V> packs_[R > 0 ? R : 1];
 };
 
+/// The coming rows of some tensors, K at most, on their way to shared memory: many bytes in flight without a register for them. A thread
+/// copies just the packs that it will read, hence no barrier. `stages` rows have a place: one is worked on, the others are under way.
+template <class T, int V, int R, bool warp, int K, int stages>
+class Ahead {
+ public:
+  /// Packs of a row of C that fall to one of `threads` which share it.
+  static __host__ __device__ int packs(Index C, int threads) { return static_cast<int>((C / V + threads - 1) / threads); }
+  static std::size_t bytes(Index C, int tensors, int threads) {
+    return static_cast<std::size_t>(16 * stages * tensors) * static_cast<std::size_t>(packs(C, warp ? 32 : threads) * threads);
+  }
+
+  __device__ Ahead(uint4* shared, Index C, int tensors)
+      : mine_(static_cast<unsigned>(__cvta_generic_to_shared(shared + threadIdx.x))),
+        slot_(16 * blockDim.x),
+        tensor_(slot_ * static_cast<unsigned>(packs(C, Team<warp>::size()))),
+        stage_(tensor_ * static_cast<unsigned>(tensors)),
+        here_((stages - 1) * stage_),
+        tensors_(tensors),
+        C_(C) {}
+  /// Sends for row n of each tensor, or for nothing. To be called for stages - 1 rows at first, then once after each wait.
+  template <class... Of>
+  __device__ void fetch(bool there, Index n, const Of&... rows) {
+    static_assert(sizeof...(Of) == K);
+    int k = 0;
+    if (there) ((k < tensors_ ? fetch_row(rows[n], k++) : void()), ...);
+    asm volatile("cp.async.commit_group;" ::: "memory");
+    sent_ = after(sent_);
+  }
+  /// Until the next row is there.
+  __device__ void wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(stages - 2) : "memory");
+    here_ = after(here_);
+  }
+  /// Pack r of tensor k in the row waited for.
+  __device__ Words<T, V> words(int k, int r) const {
+    uint4 word;
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(word.x), "=r"(word.y), "=r"(word.z), "=r"(word.w)
+                 : "r"(mine_ + here_ + static_cast<unsigned>(k) * tensor_ + static_cast<unsigned>(r) * slot_));
+    return {word};
+  }
+
+ private:
+  unsigned mine_, slot_, tensor_, stage_, here_, sent_ = 0;  // bytes: an address, the distances of places, the stages in use
+  int tensors_;
+  Index C_;
+
+  __device__ void fetch_row(const T* row, int k) {
+    for_columns<V, R, warp>(C_, [&](int r, Index c) {
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(mine_ + sent_ + static_cast<unsigned>(k) * tensor_ +
+                                                                     static_cast<unsigned>(r) * slot_),
+                   "l"(row + c)
+                   : "memory");
+    });
+  }
+  __device__ unsigned after(unsigned stage) const { return stage == (stages - 1) * stage_ ? 0 : stage + stage_; }
+};
+
 /// How many packs of a row a thread keeps, and how many threads share one at most.
 inline constexpr int row_packs = 4, row_threads = 512;
 /// The most threads of a block of a kernel over rows.
@@ -208,30 +296,43 @@ struct RowPlan {
   }
 };
 
-/// out[c] (+)= the sum of column c of `lines` lines of C; 0 for none.
+/// A line of sums and where it goes: out[c] (+)= element c, if anybody wants it.
+template <class G>
+struct SumsTo {
+  G* data = nullptr;
+  Index stride = 1;
+  int beta = 0;
+  SumsTo() = default;
+  SumsTo(const Out<G, cuda>& out) : data(out.data), stride(out.shape.rank() == 0 ? 1 : out.strides.back()), beta(out.beta) {}
+};
+
+/// The sums of the columns of `lines` lines; those of the first C columns go to one place, of C more to the other. 0 for no lines.
 template <class S, class G>
-__global__ void __launch_bounds__(1024) sum_lines_kernel(const S* from, Index lines, Index C, G* out, Index stride, int beta) {
+__global__ void __launch_bounds__(1024)
+    sum_lines_kernel(const S* from, Index lines, Index C, Index width, SumsTo<G> first, SumsTo<G> second) {
   __shared__ S shared[32][33];
   const int lane = static_cast<int>(threadIdx.x) % 32, row = static_cast<int>(threadIdx.x) / 32;
-  for (Index c0 = static_cast<Index>(blockIdx.x) * 32; c0 < C; c0 += static_cast<Index>(gridDim.x) * 32) {
+  for (Index c0 = static_cast<Index>(blockIdx.x) * 32; c0 < width; c0 += static_cast<Index>(gridDim.x) * 32) {
     S sum = S(0);
-    if (c0 + lane < C)
-#pragma unroll 4
-      for (Index i = row; i < lines; i += 32) sum += from[i * C + c0 + lane];
+    if (c0 + lane < width)
+#pragma unroll 8
+      for (Index i = row; i < lines; i += 32) sum += from[i * width + c0 + lane];
     shared[row][lane] = sum;
     __syncthreads();
     sum = shared[lane][row];  // column c0 + row now lies in a warp
 #pragma unroll
     for (int step = 16; step > 0; step >>= 1) sum += shuffle_xor(sum, step);
-    if (lane == 0 && c0 + row < C) put(out[(c0 + row) * stride], static_cast<stat_t<G>>(sum), beta);
+    const Index c = c0 + row;
+    if (lane == 0 && c < C && first.data != nullptr) put(first.data[c * first.stride], static_cast<stat_t<G>>(sum), first.beta);
+    if (lane == 0 && c >= C && c < width && second.data != nullptr)
+      put(second.data[(c - C) * second.stride], static_cast<stat_t<G>>(sum), second.beta);
     __syncthreads();
   }
 }
 template <class S, class G>
-void sum_lines(const S* from, Index lines, Index C, const Out<G, cuda>& out) {
-  if (!out || C == 0) return;
-  const Index stride = out.shape.rank() == 0 ? 1 : out.strides.back();
-  sum_lines_kernel<S, G><<<blocks_for(C, 32), 1024, 0, stream()>>>(from, lines, C, out.data, stride, out.beta);
+void sum_lines(const S* from, Index lines, Index C, Index width, const Out<G, cuda>& first, const Out<G, cuda>& second = {}) {
+  if ((!first && !second) || C == 0) return;
+  sum_lines_kernel<S, G><<<blocks_for(width, 32), 1024, 0, stream()>>>(from, lines, C, width, first, second);
   check_launch("sum_lines");
 }
 
