@@ -93,17 +93,16 @@ __global__ void __launch_bounds__(1024, sizeof(T) < 8 ? 2 : 1) loss_kernel(T* __
     exp_from_top = ExpFrom<T>(top);
   };
   for (int i = me; i < packs; i += unroll * threads) {
-    Pack<T, width> ahead[unroll];
+    Words<T, width> ahead[unroll];
 #pragma unroll
     for (int j = 0; j < unroll; ++j)
-      if (i + j * threads < packs) ahead[j] = Pack<T, width>::read(z + (i + j * threads) * width);
+      if (i + j * threads < packs) ahead[j] = Words<T, width>::read(z + (i + j * threads) * width);
 #pragma unroll
     for (int j = 0; j < unroll; ++j)
       if (i + j * threads < packs) {
-        S x[width], most;
-#pragma unroll
-        for (int k = 0; k < width; ++k) x[k] = static_cast<S>(ahead[j].at[k]);
-        most = x[0];
+        S x[width];
+        ahead[j].widen(x);
+        S most = x[0];
 #pragma unroll
         for (int k = 1; k < width; ++k) most = max(most, x[k]);
         raise(most);
