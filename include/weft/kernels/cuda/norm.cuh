@@ -312,10 +312,10 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-/// Shared memory beyond 48 KB has to be asked for.
+/// Shared memory beyond 48 KB has to be asked for. What a kernel has of fixed size counts too: at most 16 KB.
 template <class Kernel>
 void allow_shared(Kernel kernel, std::size_t bytes) {
-  if (bytes > 48 * 1024)
+  if (bytes > 32 * 1024)
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), "shared memory");
 }
 
