@@ -74,6 +74,7 @@ TEMPLATE_TEST_CASE("reductions", "", float, double, bf16) {
   }
   for (const Shape& shape : {Shape{5000, 130}, Shape{9001, 768}, Shape{3001, 1600}})
     same<T>("sum of tall columns", [](const auto& in) { return sum(in[0], {0}); }, {shape}, 8);
+  same<T>("sum of a middle axis", [](const auto& in) { return sum(in[0], {1}); }, {{3, 700, 96}}, 8);
   same<T>("sum of two axes", [](const auto& in) { return sum(in[0], {0, 2}); }, {{9, 8, 70}}, 4);
 }
 

@@ -3,6 +3,7 @@
 // as many as C says, each in its own line, and then over the lines in a tree.
 #pragma once
 
+#include "weft/kernels/cuda/lines.cuh"
 #include "weft/kernels/cuda/rows.cuh"
 
 namespace weft::inline WEFT_ABI::kernels::gpu {
@@ -389,7 +390,7 @@ void norm_backward_by(const In<T, cuda>& dy, const In<T, cuda>& x, const In<W, c
                                                                         N, C, height, rows(dx), beta, summed ? lines.data() : nullptr);
     check_launch(centred ? "layer_norm" : "rms_norm");
   }
-  sum_lines(lines.data(), chunks, C, width, dweight, dbias);
+  fold_lines<SumFold, S, param_grad_t<W>>(lines.data(), chunks, C, width, dweight, dbias);
 }
 
 template <bool centred, class T, class W>
@@ -424,7 +425,7 @@ void norm_backward(const In<T, cuda>& dy, const In<T, cuda>& x, const In<W, cuda
                                                                                                chunks, lines.data());
     check_launch(centred ? "layer_norm" : "rms_norm");
   }
-  sum_lines(lines.data(), chunks, C, width, dweight, dbias);
+  fold_lines<SumFold, S, param_grad_t<W>>(lines.data(), chunks, C, width, dweight, dbias);
 }
 
 }  // namespace weft::inline WEFT_ABI::kernels::gpu
