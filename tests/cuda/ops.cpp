@@ -74,6 +74,7 @@ TEMPLATE_TEST_CASE("reductions", "", float, double, bf16) {
   }
   for (const Shape& shape : {Shape{5000, 130}, Shape{9001, 768}, Shape{3001, 1600}})
     same<T>("sum of tall columns", [](const auto& in) { return sum(in[0], {0}); }, {shape}, 8);
+  same<T>("sum of a middle axis", [](const auto& in) { return sum(in[0], {1}); }, {{3, 700, 96}}, 8);
   same<T>("sum of two axes", [](const auto& in) { return sum(in[0], {0, 2}); }, {{9, 8, 70}}, 4);
 }
 
@@ -88,9 +89,12 @@ TEMPLATE_TEST_CASE("rows", "", float, double, bf16) {
     same<T>("swiglu", [](const auto& in) { return swiglu(in[0], in[1]); }, {shape, shape}, 2);
     same<T>("norm of a slice", [](const auto& in) { return rms_norm(slice(in[0], -1, 0, (in[0].size(-1) + 1) / 2), in[1]); }, {shape, {(shape.back() + 1) / 2}}, 4);
   }
-  // Each way that a norm has for a width, with more rows than are under way at a time; the gradient is added to the one that came first.
+  // Each way that a norm has for a width, with more rows than are under way at a time; in a residual the gradient is added to the one that
+  // came first. Some of these widths take exactly the 48 KB of shared memory that nobody has to ask for.
   for (const Shape& shape : {Shape{70000, 8}, Shape{3000, 768}, Shape{2500, 1024}, Shape{1800, 1600}, Shape{1300, 4096}, Shape{150, 8192}, Shape{3, 20000}}) {
     const Shape width{shape.back()};
+    same<T>("rms_norm of many rows", [](const auto& in) { return rms_norm(in[0], in[1]); }, {shape, width}, 8);
+    same<T>("layer_norm of many rows", [](const auto& in) { return layer_norm(in[0], in[1], in[2]); }, {shape, width, width}, 8);
     same<T>("rms_norm in a residual", [](const auto& in) { return in[0] + rms_norm(in[0], in[1]); }, {shape, width}, 8);
     same<T>("layer_norm in a residual", [](const auto& in) { return in[0] + layer_norm(in[0], in[1], in[2]); }, {shape, width, width}, 8);
   }

@@ -3,16 +3,18 @@
 // as many as C says, each in its own line, and then over the lines in a tree.
 #pragma once
 
+#include "weft/kernels/cuda/lines.cuh"
 #include "weft/kernels/cuda/rows.cuh"
 
 namespace weft::inline WEFT_ABI::kernels::gpu {
 
 /// How rows are worked on: by warps or blocks of at most `threads`, of which a thread has at most R packs; `stages` rows have a place in
-/// shared memory (0: they are read as they are needed); registers are to suffice for `resident` blocks a multiprocessor.
-template <int R_, bool warp_, int threads_, int stages_, int resident_>
+/// shared memory (0: they are read as they are needed); registers are to suffice for `resident` blocks a multiprocessor. Lean: forward, a
+/// row stays packed and weights are read where they are used.
+template <int R_, bool warp_, int threads_, int stages_, int resident_, bool lean_ = stages_ == 0>
 struct NormWay {
   static constexpr int R = R_, threads = threads_, stages = stages_, resident = resident_;
-  static constexpr bool warp = warp_;
+  static constexpr bool warp = warp_, lean = lean_;
   static constexpr Index teams = warp ? threads / 32 : 1;  // of a block
   /// Threads of a block for rows of `packs`: whole warps.
   static unsigned block(Index packs) { return warp ? threads : static_cast<unsigned>((packs + 32 * R - 1) / (32 * R) * 32); }
@@ -25,7 +27,8 @@ __global__ void __launch_bounds__(Way::threads, Way::resident)
                         int beta, stat_t<T>* means, stat_t<T>* rstds) {
   using S = stat_t<T>;
   constexpr int R = Way::R, stages = Way::stages, warps = Way::threads / 32;
-  constexpr bool warp = Way::warp;
+  constexpr bool warp = Way::warp, lean = Way::lean;
+  static_assert(lean || stages > 0);
   using Row = Team<warp>;
   extern __shared__ uint4 places[];
   __shared__ S counts[warps], parts[2][2][warps];  // of a block's warps: columns; mean and squares, of rows in turns
@@ -33,45 +36,48 @@ __global__ void __launch_bounds__(Way::threads, Way::resident)
   Index coming = Row::first_row();
 #pragma unroll 1
   for (int s = 1; s < stages; ++s, coming += Row::row_step()) ahead.fetch(coming < N, coming, x);
-  Words<W, V> w[R], b[R];
-  S count = S(0);
-  for_columns<V, R, warp>(C, [&](int r, Index c) {
-    w[r] = weight.template words<V>(c, 1);
-    if constexpr (centred) b[r] = bias.template words<V>(c, 0);
-    count += V;
-  });
-  if constexpr (!warp) {
-    if (threadIdx.x < warps) {
-      counts[threadIdx.x] = S(0);
-      for (auto& part : parts) part[0][threadIdx.x] = part[1][threadIdx.x] = S(0);
-    }
-    __syncthreads();
-  }
-  count = Team<true>::sum(count);  // of this warp
-  if (!warp && threadIdx.x % 32 == 0) counts[threadIdx.x / 32] = count;
+  Words<W, V> w[lean ? 1 : R], b[lean ? 1 : R];
+  if constexpr (!lean)
+    for_columns<V, R, warp>(C, [&](int r, Index c) {
+      w[r] = weight.template words<V>(c, 1);
+      if constexpr (centred) b[r] = bias.template words<V>(c, 0);
+    });
+  const auto columns = [&](int first) {  // of the warp whose first thread this is
+    int packs = 0;
+#pragma unroll
+    for (int r = 0; r < R; ++r) packs += min(max(static_cast<int>(C / V) - first - r * Row::size(), 0), 32);
+    return static_cast<S>(packs * V);
+  };
+  const S count = columns(Row::rank() / 32 * 32);
+  if (!warp && Row::rank() % 32 == 0) counts[Row::rank() / 32] = count;
 
   int turn = 0;
   for (Index n = Row::first_row(); n < N; n += Row::row_step(), turn ^= 1) {
+    Words<T, V> row[R];
     S v[R][V], mean = S(0), squares = S(0);
+    const auto widen = [&](int r) { row[r].anew().widen(v[r]); };
     if constexpr (stages > 0) {
       ahead.wait();
-      for_columns<V, R, warp>(C, [&](int r, Index) { ahead.words(0, r).widen(v[r]); });
+      for_columns<V, R, warp>(C, [&](int r, Index) {
+        row[r] = ahead.words(0, r);
+        if constexpr (!lean) row[r].widen(v[r]);
+      });
       ahead.fetch(coming < N, coming, x);
       coming += Row::row_step();
     } else {
       const T* const from = x[n];
-      Words<T, V> row[R];
       for_columns<V, R, warp>(C, [&](int r, Index c) { row[r] = Words<T, V>::read(from + c); });
-      for_columns<V, R, warp>(C, [&](int r, Index) { row[r].widen(v[r]); });
     }
     if constexpr (centred) {
       for_columns<V, R, warp>(C, [&](int r, Index) {
+        if constexpr (lean) widen(r);
 #pragma unroll
         for (int i = 0; i < V; ++i) mean += v[r][i];
       });
       mean = Team<true>::sum(mean) / count;
     }
     for_columns<V, R, warp>(C, [&](int r, Index) {
+      if constexpr (lean) widen(r);
 #pragma unroll
       for (int i = 0; i < V; ++i) squares = math::fma(v[r][i] - mean, v[r][i] - mean, squares);
     });
@@ -86,11 +92,13 @@ __global__ void __launch_bounds__(Way::threads, Way::resident)
       mean = squares = S(0);
       if constexpr (centred) {
 #pragma unroll
-        for (int i = 0; i < warps; ++i) mean = math::fma(counts[i], part[0][i], mean);
+        for (int i = 0; i < warps; ++i)
+          if (32 * i < Row::size()) mean = math::fma(counts[i], part[0][i], mean);
         mean /= static_cast<S>(C);
       }
 #pragma unroll
       for (int i = 0; i < warps; ++i) {
+        if (32 * i >= Row::size()) break;
         const S off = part[0][i] - mean;
         squares += centred ? math::fma(counts[i] * off, off, part[1][i]) : part[1][i];
       }
@@ -104,8 +112,14 @@ __global__ void __launch_bounds__(Way::threads, Way::resident)
     T* const to = y[n];
     for_columns<V, R, warp>(C, [&](int r, Index c) {
       S scale[V], shift[V];
-      w[r].anew().widen(scale);
-      if constexpr (centred) b[r].anew().widen(shift);
+      if constexpr (lean) {
+        widen(r);
+        weight.template words<V>(c, 1).widen(scale);
+        if constexpr (centred) bias.template words<V>(c, 0).widen(shift);
+      } else {
+        w[r].anew().widen(scale);
+        if constexpr (centred) b[r].anew().widen(shift);
+      }
 #pragma unroll
       for (int i = 0; i < V; ++i) v[r][i] = centred ? math::fma((v[r][i] - mean) * rstd, scale[i], shift[i]) : v[r][i] * rstd * scale[i];
       store<V>(to + c, v[r], beta);
@@ -312,10 +326,10 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-/// Shared memory beyond 48 KB has to be asked for.
+/// Shared memory beyond 48 KB has to be asked for. What a kernel has of fixed size counts too: at most 16 KB.
 template <class Kernel>
 void allow_shared(Kernel kernel, std::size_t bytes) {
-  if (bytes > 48 * 1024)
+  if (bytes > 32 * 1024)
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), "shared memory");
 }
 
@@ -354,8 +368,14 @@ void norm_forward(const In<T, cuda>& x, const In<W, cuda>& weight, const In<W, c
   const Index N = row_count(x.shape), C = row_width(x.shape), packs = C / V;
   if (N == 0) return;
   const bool whole = C > 0 && C % V == 0 && rows(x).template aligned<V>() && rows(y).template aligned<V>();
-  if (whole && packs <= 32 * 4) norm_forward_by<NormWay<4, true, 256, 3, 2>, centred>(x, weight, bias, eps, y, means, rstds);
-  else if (whole && packs <= 512) norm_forward_by<NormWay<2, false, 256, 3, 3>, centred>(x, weight, bias, eps, y, means, rstds);
+  // By measurement: a row's mean is one more time to wait, for which layer_norm has more rows under way.
+  using Narrow = std::conditional_t<centred, NormWay<4, true, 256, 3, 2>, NormWay<3, true, 256, 2, 3>>;
+  using Middle = std::conditional_t<centred, NormWay<4, false, 64, 3, 8>, NormWay<2, false, 128, 3, 6>>;
+  using Wide = std::conditional_t<centred, NormWay<2, false, 256, 3, 3>, NormWay<4, false, 128, 0, 10>>;
+  if (whole && packs <= 32 * Narrow::R) norm_forward_by<Narrow, centred>(x, weight, bias, eps, y, means, rstds);
+  else if (whole && packs <= 32 * 4) norm_forward_by<NormWay<4, true, 256, 3, 2>, centred>(x, weight, bias, eps, y, means, rstds);
+  else if (whole && packs <= 256) norm_forward_by<Middle, centred>(x, weight, bias, eps, y, means, rstds);
+  else if (whole && packs <= 512) norm_forward_by<Wide, centred>(x, weight, bias, eps, y, means, rstds);
   else if (whole && packs <= 2048) norm_forward_by<NormWay<4, false, 512, 2, 1>, centred>(x, weight, bias, eps, y, means, rstds);
   else {
     norm_forward_any<centred, T, W><<<blocks_for(N, 1), 256, 0, stream()>>>(rows(x), Affine<W>::template of<1>(weight),
@@ -389,7 +409,7 @@ void norm_backward_by(const In<T, cuda>& dy, const In<T, cuda>& x, const In<W, c
                                                                         N, C, height, rows(dx), beta, summed ? lines.data() : nullptr);
     check_launch(centred ? "layer_norm" : "rms_norm");
   }
-  sum_lines(lines.data(), chunks, C, width, dweight, dbias);
+  fold_lines<SumFold, S, param_grad_t<W>>(lines.data(), chunks, C, width, dweight, dbias);
 }
 
 template <bool centred, class T, class W>
@@ -403,11 +423,13 @@ void norm_backward(const In<T, cuda>& dy, const In<T, cuda>& x, const In<W, cuda
   const Rows<T> dx_rows = rows(dx);
   const bool whole = C % V == 0 && dy_rows.template aligned<V>() && x_rows.template aligned<V>() && dx_rows.template aligned<V>();
   if (whole && packs <= 32 * 3)
-    return norm_backward_by<NormWay<3, true, 128, 3, 4>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
+    return norm_backward_by<NormWay<3, true, 128, 2, 4>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
   if (whole && packs <= 32 * 4)
-    return norm_backward_by<NormWay<4, true, 128, 3, 3>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
+    return norm_backward_by<NormWay<4, true, 128, 2, 3>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
+  if (whole && packs <= 256)
+    return norm_backward_by<NormWay<2, false, 128, 2, 6>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
   if (whole && packs <= 512)
-    return norm_backward_by<NormWay<2, false, 256, 3, 3>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
+    return norm_backward_by<NormWay<2, false, 256, 4, 2>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
   if (whole && packs <= 1024)
     return norm_backward_by<NormWay<2, false, 512, 2, 1>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
 
@@ -424,7 +446,7 @@ void norm_backward(const In<T, cuda>& dy, const In<T, cuda>& x, const In<W, cuda
                                                                                                chunks, lines.data());
     check_launch(centred ? "layer_norm" : "rms_norm");
   }
-  sum_lines(lines.data(), chunks, C, width, dweight, dbias);
+  fold_lines<SumFold, S, param_grad_t<W>>(lines.data(), chunks, C, width, dweight, dbias);
 }
 
 }  // namespace weft::inline WEFT_ABI::kernels::gpu

@@ -1,8 +1,9 @@
 // Reductions in two stages over pieces that the shapes fix: each piece in the order of its threads, then the pieces of each result in
-// a tree. Where neighbours of the kept axis lie together, threads own columns; else they share a result.
+// an order that their number fixes. Where neighbours of the kept axis lie together, threads own columns; else they share a result.
 #pragma once
 
 #include "weft/kernels/cuda/best.cuh"
+#include "weft/kernels/cuda/lines.cuh"
 #include "weft/kernels/cuda/map.cuh"
 #include "weft/kernels/cuda/reduce.hpp"
 
@@ -10,42 +11,9 @@ namespace weft::inline WEFT_ABI::kernels {
 
 namespace gpu {
 
-struct SumFold {
-  template <class A>
-  __host__ __device__ static constexpr A identity() {
-    return A(0);
-  }
-  template <class A>
-  __device__ static A combine(A a, A b) {
-    return static_cast<A>(a + b);
-  }
-};
-struct MaxFold {
-  template <class A>
-  __host__ __device__ static constexpr A identity() {
-    using Limits = std::numeric_limits<A>;
-    return Limits::has_infinity ? -Limits::infinity() : Limits::lowest();
-  }
-  template <class A>
-  __device__ static A combine(A a, A b) {
-    return Max2{}(a, b);
-  }
-};
-struct MinFold {
-  template <class A>
-  __host__ __device__ static constexpr A identity() {
-    using Limits = std::numeric_limits<A>;
-    return Limits::has_infinity ? Limits::infinity() : Limits::max();
-  }
-  template <class A>
-  __device__ static A combine(A a, A b) {
-    return Min2{}(a, b);
-  }
-};
-
 inline constexpr Index fold_piece = 16384;  // elements of a result that threads share
 inline constexpr int fold_threads = 256;
-inline constexpr int fold_blocks = 3;  // a multiprocessor, where threads own columns
+inline constexpr int fold_blocks = 2;  // a multiprocessor, where threads own columns
 
 /// Where results go: to y, or, of a piece among several, to `partial`, in which the pieces lie `outputs` apart.
 template <class TY>
@@ -125,7 +93,7 @@ template <class T, int V, int U>
 struct Batch {
   Words<T, V> at[U];
 
-  __device__ Batch(const T* from, Index step, Index left) {
+  __device__ Batch(const T* from, Index step, int left) {
 #pragma unroll
     for (int j = 0; j < U; ++j, from += step)
       if (j < left) at[j] = Words<T, V>::read(from);
@@ -150,24 +118,69 @@ __device__ inline void fold_columns(std::index_sequence<I...>, F f, A (&acc)[V],
 }
 /// As many as are there of U more elements.
 template <int V, int U, class Fold, class A, class F, class... TX>
-__device__ inline void fold_batch(F f, A (&acc)[V], Index left, const Batch<TX, V, U>&... x) {
+__device__ inline void fold_batch(F f, A (&acc)[V], int left, const Batch<TX, V, U>&... x) {
 #pragma unroll
   for (int j = 0; j < U; ++j)
     if (j < left) fold_values<V, Fold, A, F, TX...>(f, acc, x[j]...);
 }
 template <int V, int U, class Fold, class A, class F, std::size_t... I, class... TX>
-__device__ inline void fold_packs(std::index_sequence<I...>, F f, A (&acc)[V], Index left, const Index (&offset)[sizeof...(TX)],
+__device__ inline void fold_packs(std::index_sequence<I...>, F f, A (&acc)[V], int left, const Index (&offset)[sizeof...(TX)],
                                   const Index (&step)[sizeof...(TX)], const TX*... x) {
   fold_batch<V, U, Fold, A, F, TX...>(f, acc, left, Batch<TX, V, U>(x + offset[I], step[I], left)...);
+}
+
+/// Columns that go in packs, of inputs with one reduced loop: a thread has V columns, the 8 warps of a block share the rows of a
+/// piece. Blocks: 32 V columns each, pieces, positions in the outer loops.
+template <int V, class Fold, class F, class TY, class... TX>
+__global__ void __launch_bounds__(256, fold_blocks)
+    fold_dense(F f, const __grid_constant__ Loops<1 + sizeof...(TX)> kept, const __grid_constant__ Loops<sizeof...(TX)> reduced,
+               Index outers, FoldTo<TY> to, const TX*... x) {
+  using A = stat_t<TY>;
+  constexpr int inputs = static_cast<int>(sizeof...(TX)), under_way = inputs == 1 ? 8 : 4;
+  constexpr std::index_sequence_for<TX...> each{};
+  __shared__ A shared[8][V][32];
+  const int lane = static_cast<int>(threadIdx.x) % 32, row = static_cast<int>(threadIdx.x) / 32, inner = kept.rank - 1;
+  const Index first = static_cast<Index>(blockIdx.x) * (32 * V), c = first + lane * V, begin = blockIdx.y * to.piece;
+  const int rows = static_cast<int>((to.piece < to.count - begin ? to.piece : to.count - begin) - row + 7) / 8;
+  for (Index outer = blockIdx.z; outer < outers; outer += gridDim.z) {
+    Index start[1 + inputs] = {}, offset[inputs], step[inputs];
+    kept.seek(outer, inner, start);
+    A acc[V];
+#pragma unroll
+    for (int i = 0; i < V; ++i) acc[i] = Fold::template identity<A>();
+    if (c < kept.extent[inner]) {
+#pragma unroll
+      for (int k = 0; k < inputs; ++k) {
+        step[k] = 8 * reduced.stride[k][0];
+        offset[k] = start[k + 1] + c + (begin + row) * reduced.stride[k][0];
+      }
+#pragma unroll 1
+      for (int left = rows; left > 0; left -= under_way) {
+        fold_packs<V, under_way, Fold>(each, f, acc, left, offset, step, x...);
+#pragma unroll
+        for (int k = 0; k < inputs; ++k) offset[k] += under_way * step[k];
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < V; ++i) shared[row][i][lane] = acc[i];
+    __syncthreads();
+    for (int e = static_cast<int>(threadIdx.x); e < 32 * V; e += 256) {
+      A all = shared[0][e % V][e / V];
+#pragma unroll
+      for (int w = 1; w < 8; ++w) all = Fold::template combine<A>(all, shared[w][e % V][e / V]);
+      if (first + e < kept.extent[inner]) to(start[0] + (first + e) * kept.stride[0][inner], blockIdx.y, all);
+    }
+    __syncthreads();
+  }
 }
 
 /// Threads own V columns of the innermost kept loop, `rows` rows of 32 of them share the reduced elements of a piece.
 template <int V, int rows, class Fold, class F, class TY, class... TX>
 __global__ void __launch_bounds__(32 * rows, rows > 8 ? 1 : fold_blocks)
     fold_across(F f, const __grid_constant__ Loops<1 + sizeof...(TX)> kept, const __grid_constant__ Loops<sizeof...(TX)> reduced,
-                bool dense, FoldTo<TY> to, const TX*... x) {
+                FoldTo<TY> to, const TX*... x) {
   using A = stat_t<TY>;
-  constexpr int inputs = static_cast<int>(sizeof...(TX)), under_way = inputs == 1 ? 8 : 4;
+  constexpr int inputs = static_cast<int>(sizeof...(TX));
   constexpr std::index_sequence_for<TX...> each{};
   __shared__ A shared[rows][32 * V];
   const int lane = static_cast<int>(threadIdx.x) % 32, row = static_cast<int>(threadIdx.x) / 32, inner = kept.rank - 1;
@@ -183,20 +196,7 @@ __global__ void __launch_bounds__(32 * rows, rows > 8 ? 1 : fold_blocks)
     A acc[V];
 #pragma unroll
     for (int i = 0; i < V; ++i) acc[i] = Fold::template identity<A>();
-    if (c < width && dense) {  // and there is one reduced loop
-      Index step[inputs];
-#pragma unroll
-      for (int k = 0; k < inputs; ++k) {
-        step[k] = rows * reduced.stride[k][0];
-        offset[k] = start[k + 1] + c + (begin + row) * reduced.stride[k][0];
-      }
-#pragma unroll 1
-      for (Index left = (end - begin - row + rows - 1) / rows; left > 0; left -= under_way) {
-        fold_packs<V, under_way, Fold>(each, f, acc, left, offset, step, x...);
-#pragma unroll
-        for (int k = 0; k < inputs; ++k) offset[k] += under_way * step[k];
-      }
-    } else if (c < width) {
+    if (c < width) {
 #pragma unroll 1
       for (Index m = begin + row; m < end; m += rows) {
 #pragma unroll
@@ -268,14 +268,23 @@ void fold_pieces(F f, const FoldPlan<sizeof...(TX)>& plan, const FoldTo<TY>& to,
   if (plan.columns) {
     const int inner = plan.kept.rank - 1;
     const Index width = plan.kept.extent[inner];
-    const bool aligned[] = {is_aligned<V>(x)...};
-    bool dense = width % V == 0 && plan.reduced.rank == 1;
-    for (int k = 0; k < inputs; ++k) {
-      dense = dense && plan.kept.stride[k + 1][inner] == 1 && plan.reduced.stride[k][0] % V == 0 && aligned[k];
-      for (int a = 0; a < inner; ++a) dense = dense && plan.kept.stride[k + 1][a] % V == 0;
+    const Index tiles = (width + 32 * V - 1) / (32 * V), outers = to.outputs / width;
+    if constexpr (V > 1) {
+      const bool aligned[] = {is_aligned<V>(x)...};
+      bool dense = width % V == 0 && plan.reduced.rank == 1;
+      for (int k = 0; k < inputs; ++k) {
+        dense = dense && plan.kept.stride[k + 1][inner] == 1 && plan.reduced.stride[k][0] % V == 0 && aligned[k];
+        for (int a = 0; a < inner; ++a) dense = dense && plan.kept.stride[k + 1][a] % V == 0;
+      }
+      if (dense) {
+        const dim3 blocks(static_cast<unsigned>(tiles), static_cast<unsigned>(to.pieces),
+                          static_cast<unsigned>(std::min<Index>(outers, 65535)));
+        fold_dense<V, Fold, F, TY, TX...><<<blocks, 256, 0, stream()>>>(f, plan.kept, plan.reduced, outers, to, x...);
+        return check_launch("reduce");
+      }
     }
-    const Index units = to.outputs / width * ((width + 32 * V - 1) / (32 * V)) * to.pieces;
-    fold_across<V, rows, Fold, F, TY, TX...><<<blocks_for(units, 1), 32 * rows, 0, stream()>>>(f, plan.kept, plan.reduced, dense, to, x...);
+    fold_across<V, rows, Fold, F, TY, TX...>
+        <<<blocks_for(outers * tiles * to.pieces, 1), 32 * rows, 0, stream()>>>(f, plan.kept, plan.reduced, to, x...);
   } else {
     const int group = std::min(to.piece, to.count) <= 1024 ? 32 : fold_threads;
     const Index units = to.outputs * to.pieces;
@@ -320,8 +329,11 @@ void fold(F f, const Out<TY, cuda>& y, const In<TX, cuda>&... x) {
   }
   last.reduced.push(pieces);
   last.reduced.stride[0][0] = outputs;
+  last.kept.merge();
   last.columns = last.kept.extent[last.kept.rank - 1] >= 32;
   fold_pieces<V, 8, Fold, F, TY, TX...>(f, plan, {nullptr, 0, partial.data(), outputs, pieces, piece, count}, x.data...);
+  if (last.kept.rank == 1 && outputs >= 32)
+    return fold_lines<Fold, A, TY>(partial.data(), pieces, outputs, outputs, {y.data, last.kept.stride[0][0], y.beta});
   fold_pieces<1, 32, Fold, Copy, TY, A>(Copy{}, last, {y.data, y.beta, nullptr, outputs, 1, pieces, pieces},
                                         static_cast<const A*>(partial.data()));
 }

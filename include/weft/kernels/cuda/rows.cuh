@@ -1,5 +1,5 @@
 // What kernels over the rows of a view (..., C) share: the pointer of a row, the threads that work on one together, a row kept in
-// registers between passes, and sums down the columns. All of them add in an order that the shape fixes.
+// registers between passes, or on its way to shared memory. All of them add in an order that the shape fixes.
 #pragma once
 
 #include "weft/kernels/cuda/elements.cuh"
@@ -295,45 +295,5 @@ struct RowPlan {
     else f(integral_constant<int, 1>{}, integral_constant<int, 0>{}, std::false_type{});
   }
 };
-
-/// A line of sums and where it goes: out[c] (+)= element c, if anybody wants it.
-template <class G>
-struct SumsTo {
-  G* data = nullptr;
-  Index stride = 1;
-  int beta = 0;
-  SumsTo() = default;
-  SumsTo(const Out<G, cuda>& out) : data(out.data), stride(out.shape.rank() == 0 ? 1 : out.strides.back()), beta(out.beta) {}
-};
-
-/// The sums of the columns of `lines` lines; those of the first C columns go to one place, of C more to the other. 0 for no lines.
-template <class S, class G>
-__global__ void __launch_bounds__(1024)
-    sum_lines_kernel(const S* from, Index lines, Index C, Index width, SumsTo<G> first, SumsTo<G> second) {
-  __shared__ S shared[32][33];
-  const int lane = static_cast<int>(threadIdx.x) % 32, row = static_cast<int>(threadIdx.x) / 32;
-  for (Index c0 = static_cast<Index>(blockIdx.x) * 32; c0 < width; c0 += static_cast<Index>(gridDim.x) * 32) {
-    S sum = S(0);
-    if (c0 + lane < width)
-#pragma unroll 8
-      for (Index i = row; i < lines; i += 32) sum += from[i * width + c0 + lane];
-    shared[row][lane] = sum;
-    __syncthreads();
-    sum = shared[lane][row];  // column c0 + row now lies in a warp
-#pragma unroll
-    for (int step = 16; step > 0; step >>= 1) sum += shuffle_xor(sum, step);
-    const Index c = c0 + row;
-    if (lane == 0 && c < C && first.data != nullptr) put(first.data[c * first.stride], static_cast<stat_t<G>>(sum), first.beta);
-    if (lane == 0 && c >= C && c < width && second.data != nullptr)
-      put(second.data[(c - C) * second.stride], static_cast<stat_t<G>>(sum), second.beta);
-    __syncthreads();
-  }
-}
-template <class S, class G>
-void sum_lines(const S* from, Index lines, Index C, Index width, const Out<G, cuda>& first, const Out<G, cuda>& second = {}) {
-  if ((!first && !second) || C == 0) return;
-  sum_lines_kernel<S, G><<<blocks_for(width, 32), 1024, 0, stream()>>>(from, lines, C, width, first, second);
-  check_launch("sum_lines");
-}
 
 }  // namespace weft::inline WEFT_ABI::kernels::gpu

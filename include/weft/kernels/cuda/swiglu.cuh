@@ -15,12 +15,14 @@ __global__ void __launch_bounds__(256)
   using S = stat_t<T>;
   for (Index i = thread_index(); i < N * packs; i += thread_count()) {
     const Index n = N == 1 ? 0 : divide(i, packs), c = (i - n * packs) * V;
+    const T *const gate_at = gate[n] + c, *const up_at = up[n] + c;  // first, so that no branch stands between the loads
+    T* const to = y[n] + c;
     S g[V], u[V];
-    load<V>(gate[n] + c, g);
-    load<V>(up[n] + c, u);
+    load<V>(gate_at, g);
+    load<V>(up_at, u);
 #pragma unroll
     for (int v = 0; v < V; ++v) u[v] = g[v] * sigmoid_for<T>(g[v]) * u[v];
-    store<V>(y[n] + c, u, beta);
+    store<V>(to, u, beta);
   }
 }
 
@@ -32,10 +34,11 @@ __global__ void __launch_bounds__(256)
   using S = stat_t<T>;
   for (Index i = thread_index(); i < N * packs; i += thread_count()) {
     const Index n = N == 1 ? 0 : divide(i, packs), c = (i - n * packs) * V;
+    const T *const dy_at = dy[n] + c, *const gate_at = gate[n] + c, *const up_at = up[n] + c;
     S d[V], g[V], u[V];
-    load<V>(dy[n] + c, d);
-    load<V>(gate[n] + c, g);
-    load<V>(up[n] + c, u);
+    load<V>(dy_at, d);
+    load<V>(gate_at, g);
+    load<V>(up_at, u);
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       const S on = sigmoid_for<T>(g[v]), slope = on * math::fma(g[v], 1 - on, S(1));
