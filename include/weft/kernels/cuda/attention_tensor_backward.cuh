@@ -111,14 +111,15 @@ __global__ __launch_bounds__(bound<E>(TensorBackwardKeys<E>::threads),
 #pragma unroll
         for (int e = 0; e < 4; ++e) p[i][j][e] = exp2_approx(fmaf(p[i][j][e], scale2, e % 2 ? -l.y : -l.x));
     }
-    E::multiply_by_tile(dv_sum, p, dy_tile);
-    E::template wait<1>(ds);
+    if constexpr (!F::narrow) E::multiply_by_tile(dv_sum, p, dy_tile);  // else registers suffice only for one after the other
+    E::template wait<F::narrow ? 0 : 1>(ds);
 #pragma unroll
     for (int i = 0; i < M; ++i)
 #pragma unroll
       for (int j = 0; j < N; ++j)
 #pragma unroll
         for (int e = 0; e < 4; ++e) ds[i][j][e] *= p[i][j][e];
+    if constexpr (F::narrow) E::multiply_by_tile(dv_sum, p, dy_tile);
     E::multiply_by_tile(dk_sum, ds, q_tile);
     E::template wait<0>(dk_sum, dv_sum);
   }

@@ -1,8 +1,8 @@
-// Layer normalisation over the last axis, and its gradient: norm.cuh with the mean taken off. Ba, Kiros and Hinton 2016.
+// Layer normalisation over the last axis, and its gradient: norm.cuh and norm_backward.cuh with the mean taken off. Ba, Kiros and Hinton 2016.
 #pragma once
 
 #include "weft/kernels/cuda/layer_norm.hpp"
-#include "weft/kernels/cuda/norm.cuh"
+#include "weft/kernels/cuda/norm_backward.cuh"
 
 namespace weft::inline WEFT_ABI::kernels {
 

@@ -1,7 +1,7 @@
-// Root mean square normalisation over the last axis, and its gradient: norm.cuh without a mean. Zhang and Sennrich 2019.
+// Root mean square normalisation over the last axis, and its gradient: norm.cuh and norm_backward.cuh without a mean. Zhang and Sennrich 2019.
 #pragma once
 
-#include "weft/kernels/cuda/norm.cuh"
+#include "weft/kernels/cuda/norm_backward.cuh"
 #include "weft/kernels/cuda/rms_norm.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {

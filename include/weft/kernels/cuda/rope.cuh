@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <optional>
 
 #include "weft/kernels/cuda/elements.cuh"
 #include "weft/kernels/cuda/rope.hpp"
@@ -47,6 +48,24 @@ __global__ void __launch_bounds__(256) rope_table(const __grid_constant__ RopeFr
     table[r * D + i] = static_cast<S>(coarse_cos * fine_cos - coarse_sin * fine_sin);
     table[r * D + half + i] = static_cast<S>(coarse_sin * fine_cos + coarse_cos * fine_sin);
   }
+}
+
+/// The table of positions start, start + 1, ..., of which this thread keeps the last: every layer of a model asks for the same.
+template <class S>
+const S* rope_table_from(Index start, Index rows, Index D, double theta) {
+  struct Kept {
+    Ref<Storage> table;
+    Index start = 0, rows = 0, D = 0;
+    double theta = 0;
+  };
+  thread_local Kept kept;
+  if (!kept.table || kept.start != start || kept.rows < rows || kept.D != D || kept.theta != theta) {
+    kept = {new_storage<cuda>(static_cast<std::size_t>(rows * D) * sizeof(S)), start, rows, D, theta};
+    rope_table<S><<<blocks_for(rows * D / 2), 256, 0, stream()>>>(RopeFrequencies::of(theta, D), nullptr, start, rows, D,
+                                                                  static_cast<S*>(kept.table->data));
+    check_launch("rope");
+  }
+  return static_cast<const S*>(kept.table->data);
 }
 
 struct RopeStrides {
@@ -106,10 +125,17 @@ void rope_forward(cuda, In<T, cuda> x, In<std::int64_t, cuda> positions, double 
   assert(D % 2 == 0 && (D == 1 || (x.strides[3] == 1 && y.strides[3] == 1)));
   const bool per_sample = positions && positions.shape.rank() == 2;
   const Index tables = per_sample ? B * time : time;
-  const gpu::Scratch<S> table(tables * D);
-  gpu::rope_table<S><<<gpu::blocks_for(tables * half), 256, 0, gpu::stream()>>>(gpu::RopeFrequencies::of(theta, D), positions.data, start,
-                                                                                tables, D, table.data());
-  gpu::check_launch("rope");
+  std::optional<gpu::Scratch<S>> made;
+  const S* table = nullptr;
+  if (positions) {
+    made.emplace(tables * D);
+    table = made->data();
+    gpu::rope_table<S><<<gpu::blocks_for(tables * half), 256, 0, gpu::stream()>>>(gpu::RopeFrequencies::of(theta, D), positions.data, start,
+                                                                                  tables, D, made->data());
+    gpu::check_launch("rope");
+  } else {
+    table = gpu::rope_table_from<S>(start, tables, D, theta);
+  }
 
   const gpu::RopeStrides sx{x.strides[0], x.strides[1], x.strides[2]}, sy{y.strides[0], y.strides[1], y.strides[2]};
   constexpr int V = gpu::pack_of<T>, heads = 2;
@@ -118,10 +144,10 @@ void rope_forward(cuda, In<T, cuda> x, In<std::int64_t, cuda> positions, double 
   const Index groups = (H + heads - 1) / heads, items = B * time * groups * (half / (packs ? V : 1));
   const S sign = inverse ? S(-1) : S(1);
   if (packs)
-    gpu::rope_kernel<T, V, heads><<<gpu::blocks_for(items), 256, 0, gpu::stream()>>>(x.data, sx, y.data, sy, table.data(), per_sample,
+    gpu::rope_kernel<T, V, heads><<<gpu::blocks_for(items), 256, 0, gpu::stream()>>>(x.data, sx, y.data, sy, table, per_sample,
                                                                                      items, time, H, half, sign, y.beta);
   else
-    gpu::rope_kernel<T, 1, heads><<<gpu::blocks_for(items), 256, 0, gpu::stream()>>>(x.data, sx, y.data, sy, table.data(), per_sample,
+    gpu::rope_kernel<T, 1, heads><<<gpu::blocks_for(items), 256, 0, gpu::stream()>>>(x.data, sx, y.data, sy, table, per_sample,
                                                                                      items, time, H, half, sign, y.beta);
   gpu::check_launch("rope");
 }
