@@ -75,6 +75,11 @@ void attention_backward(cuda, In<T, cuda> dy, In<T, cuda> q, In<T, cuda> k, In<T
   const auto dy_rows = a::rows(dy), q_rows = a::rows(q), k_rows = a::rows(k), v_rows = a::rows(v), y_rows = a::rows(y);
   const auto lse_rows = a::statistics(lse);
   const auto dq_rows = a::rows(dq), dk_rows = a::rows(dk), dv_rows = a::rows(dv);
+#if defined(WEFT_CUDNN)
+  if constexpr (std::is_same_v<T, bf16>)
+    if (a::cudnn_backward(n, q_rows, k_rows, v_rows, dy_rows, y_rows, lse.contiguous() ? lse.data : nullptr, dq_rows, dk_rows, dv_rows))
+      return;
+#endif
 
   const Index queries = Index{n.B} * n.H * a::padded_queries(n);
   const gpu::Scratch<S> scratch(std::max<Index>(2 * queries, 1));

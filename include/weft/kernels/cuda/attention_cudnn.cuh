@@ -1,5 +1,6 @@
-// cuDNN's fused attention, forward, on a GPU of compute capability 9: its lse is ours, so our backward fits. Its own deterministic backward
-// keeps a (Tq, Tk) matrix of bf16 a head, and within 1 GiB of these is no faster than ours.
+// cuDNN's fused attention, the twin of our own kernels on a GPU of compute capability 9: the same lse, so that a forward of one and a
+// backward of the other fit. The backward is cuDNN's deterministic one, which keeps a (Tq, Tk) matrix of bf16 a head in its workspace; it
+// goes over the heads in pieces of at most 4 GiB, and is used where heads are wide: for narrow ones our own is faster.
 #pragma once
 
 #include <cstdlib>
@@ -14,17 +15,17 @@
 namespace weft::inline WEFT_ABI::kernels::gpu::attention {
 
 /// The arguments of a run.
-enum : Index { id_q = 1, id_k, id_v, id_y, id_lse, id_scale, id_masked };
+enum : Index { id_q = 1, id_k, id_v, id_y, id_lse, id_scale, id_masked, id_dy, id_dq, id_dk, id_dv, id_delta, id_one };
 
 /// All that a plan depends on.
 struct Problem {
   Index B, Tq, Tk, H, K, D;
-  bool causal;
+  bool causal, backward;
   struct Layout {
     Index batch, head, time;
     auto operator<=>(const Layout&) const = default;
   };
-  Layout q, k, v, y;
+  Layout q, k, v, y, dy{}, dq{}, dk{}, dv{};
   auto operator<=>(const Problem&) const = default;
 
   dnn::Extents queries() const { return {B, H, Tq, D}; }
@@ -69,6 +70,47 @@ inline dnn::Graph forward_graph(const Problem& p) {
   return g;
 }
 
+/// dq, dk and dv. dq is a product of its own, not a sum by atomic additions, which is what makes it deterministic.
+inline dnn::Graph backward_graph(const Problem& p) {
+  dnn::Graph g;
+  const dnn::Extents queries = p.queries(), keys = p.keys(), scores = p.scores(), statistics = p.statistics();
+  const dnn::Extents keys_of_all{p.B, p.H, p.Tk, p.D};
+  const auto& q = g.tensor(id_q, CUDNN_DATA_BFLOAT16, queries, strides(p.q));
+  const auto& k_t = g.tensor(id_k, CUDNN_DATA_BFLOAT16, transposed(keys), transposed(strides(p.k)));
+  const auto& v_t = g.tensor(id_v, CUDNN_DATA_BFLOAT16, transposed(keys), transposed(strides(p.v)));
+  const auto& y = g.tensor(id_y, CUDNN_DATA_BFLOAT16, queries, strides(p.y));
+  const auto& lse = g.tensor(id_lse, CUDNN_DATA_FLOAT, statistics, dnn::packed(statistics));
+  const auto& dy = g.tensor(id_dy, CUDNN_DATA_BFLOAT16, queries, strides(p.dy));
+  const auto& dq = g.tensor(id_dq, CUDNN_DATA_BFLOAT16, queries, strides(p.dq));
+  const auto& dk = g.tensor(id_dk, CUDNN_DATA_BFLOAT16, keys, strides(p.dk));
+  const auto& dv = g.tensor(id_dv, CUDNN_DATA_BFLOAT16, keys, strides(p.dv));
+  const auto& delta = g.tensor(id_delta, CUDNN_DATA_FLOAT, statistics, dnn::packed(statistics));
+  const auto& scale = g.number(id_scale);
+  const auto mul = [&](const dnn::Tensor& a, const dnn::Tensor& b) -> const dnn::Tensor& {
+    return g.map(CUDNN_POINTWISE_MUL, a, b, g.value(a.shape));
+  };
+  const auto sub = [&](const dnn::Tensor& a, const dnn::Tensor& b) -> const dnn::Tensor& {
+    return g.map(CUDNN_POINTWISE_SUB, a, b, g.value(a.shape));
+  };
+  // x^T in bf16, and its product with `rows`, summed over the heads of a group.
+  const auto to_keys = [&](const dnn::Tensor& x, const dnn::Tensor& rows, const dnn::Tensor& to) {
+    const auto& x_t = g.view(x, g.value(transposed(scores), transposed(dnn::packed(scores)), CUDNN_DATA_BFLOAT16));
+    if (p.H == p.K) g.matmul(x_t, rows, to);
+    else g.reduce(CUDNN_REDUCE_TENSOR_ADD, g.matmul(x_t, rows, g.value(keys_of_all, CUDNN_DATA_BFLOAT16)), to);
+  };
+
+  const auto& sum = g.reduce(CUDNN_REDUCE_TENSOR_ADD, mul(dy, y), g.value(statistics));
+  g.map(CUDNN_POINTWISE_MUL, sum, g.number(id_one), delta);  // what cuDNN knows has a factor here, of dropout
+  const auto& logits = causal_mask(g, p, sub(mul(g.matmul(q, k_t, g.value(scores)), scale), lse));
+  const auto& probability = g.map(CUDNN_POINTWISE_EXP, logits, g.value(scores));
+  to_keys(probability, dy, dv);
+  const auto& ds = mul(mul(sub(g.matmul(dy, v_t, g.value(scores)), delta), probability), scale);
+  to_keys(ds, q, dk);
+  const auto& k = g.view(k_t, g.value(keys, strides(p.k), CUDNN_DATA_BFLOAT16));
+  g.matmul(ds, k, dq);
+  return g;
+}
+
 /// A thread's handle and plans; the handle goes last.
 struct Cudnn {
   std::optional<dnn::Handle> handle;
@@ -85,7 +127,7 @@ struct Cudnn {
     std::optional<dnn::Plan>& plan = plans[p];
     try {
       if (!handle) handle.emplace();
-      plan.emplace(*handle, forward_graph(p));
+      plan.emplace(*handle, p.backward ? backward_graph(p) : forward_graph(p));
     } catch (const Error&) {
     }
     return plan ? &*plan : nullptr;
@@ -104,17 +146,18 @@ inline bool has_cudnn() {
   return has;
 }
 
-/// Short calls are not worth a plan; cuDNN's mask here is that of as many keys as queries.
+/// Short calls are not worth a plan; cuDNN's mask here is that of as many keys as queries; until 9.15.0 its backward wants whole tiles of
+/// 128 keys, or a mask of padding.
 template <class... X>
 bool fits_cudnn(const Sizes& n, const X&... x) {
   const auto fits = [](const auto& rows) {
     return rows && rows.beta == 0 && rows.aligned(8) && rows.batch >= 0 && rows.time > 0 && rows.head >= 0;
   };
   return has_cudnn() && n.scale > 0 && n.D % 8 == 0 && n.D <= 128 && n.Tq >= 128 && n.Tk >= 128 && (!n.causal || n.Tq == n.Tk) &&
-         (fits(x) && ...);
+         (n.Tk % 128 == 0 || cudnnGetVersion() > 91500) && (fits(x) && ...);
 }
 
-inline constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
+inline constexpr float minus_infinity = -std::numeric_limits<float>::infinity(), one = 1;
 
 /// False where cuDNN does not take the call; then nothing was launched. lse is packed, or null where it is not.
 inline bool cudnn_forward(const Sizes& n, const Rows<const bf16>& q, const Rows<const bf16>& k, const Rows<const bf16>& v,
@@ -124,13 +167,56 @@ inline bool cudnn_forward(const Sizes& n, const Rows<const bf16>& q, const Rows<
   const auto keys = [&](const auto& x) { return layout(x, n.B, n.Tk, n.K, n.D); };
   Cudnn& cudnn = Cudnn::mine();
   const dnn::Plan* const plan =
-      cudnn.plan({n.B, n.Tq, n.Tk, n.H, n.K, n.D, n.causal, queries(q), keys(k), keys(v), queries(y)});
+      cudnn.plan({n.B, n.Tq, n.Tk, n.H, n.K, n.D, n.causal, false, queries(q), keys(k), keys(v), queries(y)});
   if (plan == nullptr) return false;
   const auto scale = static_cast<float>(n.scale);
   const Scratch<unsigned char> workspace(std::max<Index>(plan->workspace(), 1));
   std::vector<dnn::Argument> arguments{{id_q, q.data}, {id_k, k.data}, {id_v, v.data}, {id_y, y.data}, {id_lse, lse}, {id_scale, &scale}};
   if (n.causal) arguments.emplace_back(id_masked, &minus_infinity);
   plan->run(*cudnn.handle, arguments, workspace.data(), "attention_forward");
+  return true;
+}
+
+inline Index largest_divisor(Index n, Index most) {
+  Index d = std::min(n, most);
+  while (n % d != 0) --d;
+  return d;
+}
+
+/// False where cuDNN does not take the call; then nothing was launched. lse is packed, or null where it is not. A piece is so many heads
+/// that their matrices take `most` bytes.
+inline bool cudnn_backward(const Sizes& n, const Rows<const bf16>& q, const Rows<const bf16>& k, const Rows<const bf16>& v,
+                           const Rows<const bf16>& dy, const Rows<const bf16>& y, const float* lse, const Rows<bf16>& dq,
+                           const Rows<bf16>& dk, const Rows<bf16>& dv, Index most = Index{4} << 30) {
+  if (n.D <= 64 || lse == nullptr || !fits_cudnn(n, q, k, v, dy, y, dq, dk, dv)) return false;
+  const Index group = n.group(), groups = most / (group * pieces(n.Tq, 64) * 64 * pieces(n.Tk, 128) * 128 * 2);  // that fit
+  if (groups == 0) return false;
+  const Index B = groups >= n.K ? largest_divisor(n.B, groups / n.K) : 1, K = groups >= n.K ? n.K : largest_divisor(n.K, groups);
+  const Index H = K * group;
+  if (H < n.H && n.Tq % 4 != 0) return false;  // lse of a head would not be aligned
+  const auto queries = [&](const auto& x) { return layout(x, B, n.Tq, H, n.D); };
+  const auto keys = [&](const auto& x) { return layout(x, B, n.Tk, K, n.D); };
+  Cudnn& cudnn = Cudnn::mine();
+  const dnn::Plan* const plan = cudnn.plan({B, n.Tq, n.Tk, H, K, n.D, n.causal, true, queries(q), keys(k), keys(v), queries(y), queries(dy),
+                                            queries(dq), keys(dk), keys(dv)});
+  if (plan == nullptr) return false;
+  const auto scale = static_cast<float>(n.scale);
+  const Scratch<float> delta(B * H * n.Tq);
+  const Scratch<unsigned char> workspace(std::max<Index>(plan->workspace(), 1));
+  for (Index b = 0; b < n.B; b += B) {
+    for (Index h = 0; h < n.K; h += K) {
+      const auto of_queries = [&](const auto& x) { return x.data + b * x.batch + h * group * x.head; };
+      const auto of_keys = [&](const auto& x) { return x.data + b * x.batch + h * x.head; };
+      std::vector<dnn::Argument> arguments{{id_q, of_queries(q)},   {id_k, of_keys(k)},
+                                           {id_v, of_keys(v)},      {id_y, of_queries(y)},
+                                           {id_dy, of_queries(dy)}, {id_lse, lse + (b * n.H + h * group) * n.Tq},
+                                           {id_dq, of_queries(dq)}, {id_dk, of_keys(dk)},
+                                           {id_dv, of_keys(dv)},    {id_delta, delta.data()},
+                                           {id_scale, &scale},      {id_one, &one}};
+      if (n.causal) arguments.emplace_back(id_masked, &minus_infinity);
+      plan->run(*cudnn.handle, arguments, workspace.data(), "attention_backward");
+    }
+  }
   return true;
 }
 

@@ -135,6 +135,14 @@ class Graph {
         .finalize();
     return to;
   }
+  /// x seen with the shape and strides of `to`.
+  const Tensor& view(const Tensor& x, const Tensor& to) {
+    operations_.emplace_back(CUDNN_BACKEND_OPERATION_RESHAPE_DESCRIPTOR)
+        .set(CUDNN_ATTR_OPERATION_RESHAPE_XDESC, x.descriptor)
+        .set(CUDNN_ATTR_OPERATION_RESHAPE_YDESC, to.descriptor)
+        .finalize();
+    return to;
+  }
 
   /// The finalized graph, for heuristics and plans.
   Descriptor finalize(cudnnHandle_t handle) const {
