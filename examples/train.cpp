@@ -82,7 +82,10 @@ int train_model(const Options& o, const io::Newest& checkpoint, Communicator& ra
     if (speaks) make_folder(o.out);
   }
   if constexpr (std::is_same_v<default_device, cuda>) {
-    if (o.tune) gpu::tune_products(o.out + "/products.txt");
+    const std::string products = o.out + "/products.txt";
+    if (o.tune && checkpoint && !std::filesystem::exists(products))
+      throw UsageError("--resume: expected " + products + ", which holds the algorithms of the run's products: with others the bits would differ");
+    if (o.tune) gpu::tune_products(products);
   } else if (o.tune) {
     throw UsageError("--tune: expected a program for the GPU, this one computes on the CPU, whose products need no tuning");
   }

@@ -1,4 +1,6 @@
-// The attention kernels, compiled once.
+// The attention kernels, compiled once; and what a run's bits depend on, which they know most of.
+#include <cublasLt.h>
+
 #include "weft/kernels/cuda/attention.cuh"
 
 namespace weft::inline WEFT_ABI::kernels {
@@ -13,3 +15,20 @@ WEFT_ATTENTION(bf16)
 #undef WEFT_ATTENTION
 
 }  // namespace weft::inline WEFT_ABI::kernels
+
+namespace weft::inline WEFT_ABI::gpu {
+
+std::string environment() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
+    (void)cudaGetLastError();  // forget it
+    return "none";
+  }
+  std::string text = describe() + ", cuBLASLt " + std::to_string(cublasLtGetVersion()) + ", attention by ";
+#if defined(WEFT_CUDNN)
+  if (kernels::gpu::attention::has_cudnn()) return text + "cuDNN " + std::to_string(cudnnGetVersion());
+#endif
+  return text + "weft";
+}
+
+}  // namespace weft::inline WEFT_ABI::gpu

@@ -1,6 +1,7 @@
 // What a value is: element types, shapes, storage, tensors, random numbers, errors, threads.
 #pragma once
 
+#include "weft/core/allocator.hpp"
 #include "weft/core/config.hpp"
 #include "weft/core/device.hpp"
 #include "weft/core/dtype.hpp"

@@ -3,6 +3,7 @@
 #include "support.hpp"
 #include "weft/ops/create.hpp"
 #include "weft/ops/gelu.hpp"
+#include "weft/tape/checkpoint.hpp"
 
 using namespace weft;
 using namespace weft::test;
@@ -46,6 +47,42 @@ TEST_CASE("gelu_mlp: its parts', bit for bit, also where only some gradients are
     REQUIRE(got.size() == expected.size());
     for (std::size_t i = 0; i < got.size(); ++i) CHECK(same_bits(got[i], expected[i]));
   }
+}
+
+TEST_CASE("gelu_mlp: its parts' in every type, over ragged sizes, threads and in a recompute", "[gelu_mlp]") {
+  const auto check = [&]<class T>(T) {
+    for (const auto& [N, C, F, O] : std::vector<std::array<Index, 4>>{{1, 1, 1, 1}, {1, 7, 3, 5}, {2, 16, 64, 16}, {3, 5, 130, 2}, {5, 33, 17, 65}, {17, 8, 9, 8},
+                                                                     {31, 31, 31, 31}, {33, 48, 96, 24}, {64, 64, 256, 64}, {65, 20, 80, 21}, {129, 12, 7, 40}, {4, 0, 3, 2}, {4, 3, 0, 2}, {4, 3, 2, 0}}) {
+      const auto outcome = [&](const auto& f, bool recompute) {
+        std::vector<Tensor<T>> in{randn<T>({N, C}, 1), randn<T>({F, C}, 2), randn<T>({F}, 3), randn<T>({O, F}, 4), randn<T>({O}, 5)};
+        for (auto& x : in) x.require_grad();
+        Tape tape;
+        const auto part = [&](const Tensor<T>& x) { return f(x, in[1], in[2], in[3], in[4]); };
+        const auto y = recompute ? checkpoint(part, in[0]) : part(in[0]);
+        tape.backward(y, randn<T>(y.shape(), 6));
+        std::vector<std::vector<double>> all;
+        const auto note = [&](const auto& x) {
+          all.emplace_back();
+          for (const auto v : x.to_vector()) all.back().push_back(static_cast<double>(v));
+        };
+        note(y);
+        for (const auto& x : in) note(gradient(x));
+        return all;
+      };
+      INFO(N << " x " << C << " x " << F << " x " << O << " of " << dtype_name<T>);
+      const auto expected = outcome(parts, false);
+      const int before = threads();
+      for (const int n : {1, 2, 3, 7}) {
+        set_threads(n);
+        CHECK(outcome(whole, false) == expected);
+        CHECK(outcome(whole, true) == expected);
+      }
+      set_threads(before);
+    }
+  };
+  check(float{});
+  check(double{});
+  check(bf16{});
 }
 
 TEST_CASE("gelu_mlp: shapes that do not fit", "[gelu_mlp]") {

@@ -6,6 +6,9 @@
 #include "weft/ops/arithmetic.hpp"
 #include "weft/ops/dropout.hpp"
 #include "weft/ops/exp.hpp"
+#include "weft/ops/gelu_mlp.hpp"
+#include "weft/ops/reciprocal.hpp"
+#include "weft/ops/rms_norm.hpp"
 #include "weft/ops/sum.hpp"
 #include "weft/ops/tanh.hpp"
 
@@ -200,6 +203,56 @@ TEST_CASE("a value that is read on the host in a recompute is there") {
   Tensor<float> kept;  // and what leaves it
   CHECK(count_runs([&](const Tensor<float>& a) { return kept = doubled(a); }) == std::pair{1, Floats{8, 16, 24}});
   CHECK(kept.to_vector() == Floats{2, 4, 6});
+}
+
+TEST_CASE("what leaves a recompute can be read when its backward is over, also behind ops whose outputs are made again") {
+  const auto x = leaf(test::uniform(40), {5, 8}), g = leaf(test::uniform(8, 0.5, 1.5, 2), {8}), w = leaf(test::uniform(48, -1, 1, 3), {6, 8}),
+             v = leaf(test::uniform(48, -1, 1, 4), {8, 6});
+  const Tensor<float> none;
+  const auto check = [&](auto f) {
+    const Floats expected = f(x * 1.0).to_vector();
+    for (const bool read_inside : {false, true}) {
+      Tensor<float> kept;
+      Floats seen;
+      Tape tape;
+      const auto y = checkpoint([&](const Tensor<float>& a) {
+        kept = f(a);
+        if (read_inside) seen = kept.to_vector();
+        return kept;
+      }, x * 1.0);
+      tape.backward(sum(y));
+      CHECK(test::same_bits(kept.to_vector(), expected));
+      if (read_inside) CHECK(test::same_bits(seen, expected));
+    }
+  };
+  check([&](const Tensor<float>& a) { return linear(rms_norm(a, g), w); });
+  check([&](const Tensor<float>& a) { return rms_norm(a, g) + a; });
+  check([&](const Tensor<float>& a) { return gelu_mlp(a, w, none, v, none); });
+  check([&](const Tensor<float>& a) { return a + gelu_mlp(rms_norm(a, g), w, none, v, none); });
+  check([&](const Tensor<float>& a) { return slice(linear(a, w), 1, 1, 4); });
+  check([&](const Tensor<float>& a) { return checkpoint([&](const Tensor<float>& b) { return linear(b, w); }, a); });
+}
+
+TEST_CASE("a long sum in a recompute is not computed by recursion") {
+  const auto x = leaf({1, 2, 3}, {3});
+  Tensor<float> kept;
+  const auto part = [&](const Tensor<float>& a) {
+    kept = a;
+    for (int i = 0; i < 20'000; ++i) kept = kept + a;
+    return kept;
+  };
+  Tape tape;
+  tape.backward(sum(checkpoint(part, x * 1.0)));
+  CHECK(kept.to_vector() == Floats{20'001, 40'002, 60'003});
+  CHECK(gradient(x).to_vector() == Floats{20'001, 20'001, 20'001});
+}
+
+TEST_CASE("a value that is not finite is found where nobody would read it") {
+  const auto x = leaf({1, 0, 3}, {3});
+  Tape tape(Key{}, {.check = true});
+  bool again = false;
+  const auto y = checkpoint([&](const Tensor<float>& a) { return a + (std::exchange(again, true) ? reciprocal(a * 0.0) : a); }, x * 1.0);
+  CHECK_THROWS_AS(tape.backward(sum(y)), NumericError);
 }
 
 TEST_CASE("writing over what a later reading needs is refused in a recompute") {

@@ -24,6 +24,7 @@ struct Call {
   std::int32_t root = -1;    ///< of a broadcast
   Index count = 0;           ///< elements, as the caller counts them
   std::uint64_t number = 0;  ///< which collective of this communicator it is, from 1; of a send, which of its pair
+  bool gpu = false;          ///< true iff its memory is the GPU's
 
   friend bool operator==(const Call&, const Call&) = default;
 };
@@ -33,6 +34,7 @@ inline std::string to_string(const Call& c) {
   constexpr const char* names[] = {"float", "double", "bf16", "int32", "int64", "uint8", "bool"};  // in the order of Dtype
   std::string text = std::string(name(c.kind)) + " number " + std::to_string(c.number);
   if (c.kind != Collective::barrier) text += " of " + std::to_string(c.count) + " " + names[static_cast<int>(c.dtype)];
+  if (c.gpu) text += " on the GPU";
   if (c.root >= 0) text += " from rank " + std::to_string(c.root);
   return text;
 }

@@ -22,7 +22,7 @@ class Communicator {
   int rank() const { return engine_.rank(); }
   int size() const { return engine_.size(); }
   /// True iff collectives may name memory of the GPU.
-  bool reaches_gpu() const { return engine_.transport() == nullptr || engine_.transport()->reaches_gpu(); }
+  bool reaches_gpu() const { return size() == 1 || engine_.transport()->reaches_gpu(); }
   /// Bytes that this rank received from others.
   std::size_t bytes_received() const { return engine_.received(); }
 
@@ -163,6 +163,7 @@ class Communicator {
     else if (sent_.empty()) sent_.resize(static_cast<std::size_t>(size())), got_.resize(static_cast<std::size_t>(size()));
     op->where = where;
     op->reach = &comm::reach_of<D>();
+    op->call.gpu = op->reach->gpu;
     op->element = sizeof(T);
     return op;
   }

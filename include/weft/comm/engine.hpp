@@ -120,6 +120,9 @@ class Engine {
       text += "\n  in " + to_string(op.call) + " of rank " + std::to_string(rank());
       if (op.where.line != 0) text += std::string(" at ") + op.where.file + ":" + std::to_string(op.where.line);
       throw CommError(text);
+    } catch (const Error& error) {  // of a device
+      if (!failed_) failed_ = error.what();
+      throw;
     }
   }
   void start(Operation& op) {

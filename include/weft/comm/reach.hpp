@@ -13,7 +13,7 @@ struct Reach {
   bool gpu;
   Memory& (*memory)();  ///< of this thread
   void (*settle)();     ///< returns when what this thread has asked for is in memory
-  /// Copies, and returns when it has happened; to and from may overlap.
+  /// Copies, and returns when it has happened; `to` may be `from`.
   void (*copy)(void* to, const void* from, std::size_t bytes);
   /// tree_reduce of `count` arrays of n elements. Throws CommError for bool.
   void (*reduce)(Dtype type, Reduce how, const void* const* x, Index count, void* y, Index n);

@@ -87,11 +87,17 @@ class ThreadsTransport : public Transport {
         continue;
       }
       receives_.erase(receives_.begin() + static_cast<std::ptrdiff_t>(i));
+      struct GiveBack {  // also where the copy fails: the sender waits for its message
+        ThreadsTransport& self;
+        Transfer& theirs;
+        ~GiveBack() {
+          const std::lock_guard lock(self.world_->mutex);
+          theirs.done.store(true, std::memory_order_release);
+          self.announce();
+        }
+      } give_back{*this, *theirs};
       mine.reach->copy(mine.to, theirs->from, mine.bytes);
       mine.done.store(true, std::memory_order_release);
-      const std::lock_guard lock(world_->mutex);
-      theirs->done.store(true, std::memory_order_release);
-      announce();
       moved = true;
     }
     return moved;

@@ -38,6 +38,8 @@ void* stream();
 void tune_products(const std::string& path);
 /// Name, memory and compute capability of the device, such as "NVIDIA H200, 139.8 GiB, sm_90".
 std::string describe();
+/// What the bits of a run on the GPU depend on: the device, the libraries and who does attention; "none" where there is no GPU.
+std::string environment();
 
 }  // namespace weft::inline WEFT_ABI::gpu
 

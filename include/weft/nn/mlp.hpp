@@ -8,7 +8,8 @@
 
 namespace weft::inline WEFT_ABI::nn {
 
-/// down(gelu(up(x))). x (B, T, C) -> (B, T, C), hidden width F. Hendrycks and Gimpel 2016.
+/// down(gelu(up(x))). x (B, T, C) -> (B, T, C), hidden width F. Hendrycks and Gimpel 2016. With tanh_gelu it is one op, and errors name
+/// this module instead of up_proj or down_proj.
 template <class T, class W = T, class D = default_device>
 struct MLP : Module<MLP<T, W, D>> {
   Linear<T, W, D> up_proj, down_proj;

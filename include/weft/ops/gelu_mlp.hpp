@@ -47,7 +47,8 @@ Tensor<T, D> gelu_mlp(const Tensor<T, D>& x, const Tensor<W, D>& up, const Tenso
     }
     detail::sum_rows<T>(ddown_bias, dy_NO);
     if (!dx_NC && !dup && !dup_bias) return;
-    kernels::matmul_gelu_backward<T, W>(D{}, dy_NO, down, h_NF, hidden_NF);  // gelu(h) is not needed any more
+    if (hidden_NF.storage()->refs > 2) hidden_NF = like(h_NF);  // a product that a recompute deferred still reads gelu(h)
+    kernels::matmul_gelu_backward<T, W>(D{}, dy_NO, down, h_NF, hidden_NF);
     const In<T, D> dh_NF = hidden_NF;
     if (dx_NC) detail::multiply_into<T, W, T, D>(dx_NC, dh_NF, up);
     if (dup) detail::multiply_into<T, T, G, D>(dup, detail::transposed(dh_NF), x_NC);

@@ -116,7 +116,7 @@ class Grad {
   /// Adds dy, of the same shape. Where nothing is there yet, dy's block is shared instead of copied; a leaf's, which stays, is its own.
   void take(const Tensor<T, D>& dy) const {
     if (!slot_) return;
-    const bool whole = dy.offset() == 0 && dy.storage()->bytes == static_cast<std::size_t>(dy.numel()) * sizeof(T);
+    const bool whole = dy.offset() == 0 && dy.storage()->data != nullptr && dy.storage()->bytes == static_cast<std::size_t>(dy.numel()) * sizeof(T);
     if (!slot_->root && !slot_->buffer && !slot_->leaf && slot_->dtype == dtype_of<T> && whole &&
         dy.strides() == slot_->strides)
       slot_->buffer = dy.storage();
@@ -172,10 +172,11 @@ template <class T, class D>
 class Saved {
  public:
   Saved() = default;
-  explicit Saved(const Tensor<T, D>& x) {
+  /// `recipes` false: kept also where it could be made again.
+  explicit Saved(const Tensor<T, D>& x, bool recipes = true) {
     if (!x.defined()) return;
     version_ = x.storage()->version;
-    if (x.slot()) {
+    if (recipes && x.slot()) {
       const Ref<Slot>& root = x.slot()->root ? x.slot()->root : x.slot();
       const Recipe* const r = root->recipe.get();
       if (r != nullptr && r->output == x.storage().get() && r->version == version_ && r->possible()) made_from_ = root;

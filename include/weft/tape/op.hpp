@@ -1,6 +1,7 @@
 // What an op's body is written with: it checks, saves what backward needs, and records its gradient.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <tuple>
 
@@ -51,7 +52,8 @@ class Op {
   }
 
   /// A new tensor that fill(y, x...) computes: now, or in a recompute when somebody first reads it, which for the last product of a
-  /// layer nobody does. Not where an input is a window, whose block may be taken back before that (parameters under ZeRO 3).
+  /// layer nobody does. Not where an input is a window, whose block may be taken back before that (parameters that ranks share). What is
+  /// read late must be as it was: reading throws TapeError where an input was written in place since.
   template <class T, class D, class F, class... X>
   Tensor<T, D> compute(const Shape& shape, F fill, const X&... x) const {
     const bool later = tape_ != nullptr && tape_->options().recompute && !((x.defined() && x.storage()->whole) || ...);
@@ -60,16 +62,25 @@ class Op {
       fill(y, x...);
       return y;
     }
+    constexpr int deepest = 8;  // a chain of what waits for each other keeps all of it alive, and is computed by recursion
+    int depth = 0;
+    const auto look = [&](const auto& input) {
+      if (!input.defined() || input.storage()->deferred == nullptr) return;
+      if (input.storage()->deferred->depth == deepest) input.data();  // computes it
+      else depth = std::max(depth, input.storage()->deferred->depth);
+    };
+    (look(x), ...);
     struct Later final : Deferred {
       F make;
       Shape shape;
       std::tuple<Saved<typename X::value_type, typename X::device>...> inputs;
-      Later(F f, const Shape& s, const X&... in) : make(std::move(f)), shape(s), inputs(Saved<typename X::value_type, typename X::device>(in)...) {}
+      Later(F f, const Shape& s, const X&... in) : make(std::move(f)), shape(s), inputs(Saved<typename X::value_type, typename X::device>(in, false)...) {}
       void fill(const Ref<Storage>& block) override {
         std::apply([&](const auto&... in) { make(Tensor<T, D>(block, 0, shape, row_major(shape)), in.get()...); }, inputs);
       }
     };
     y.storage()->deferred = new Later(std::move(fill), shape, x...);
+    y.storage()->deferred->depth = depth + 1;
     return y;
   }
 

@@ -30,6 +30,7 @@ inline std::map<std::string, std::string> environment() {
 #else
   e["oneDNN"] = "off";
 #endif
+  if constexpr (backend_built<cuda>) e["GPU"] = gpu::environment();
   return e;
 }
 
@@ -50,7 +51,7 @@ inline std::string env_report() {
     text += std::getenv("WEFT_ISA") != nullptr ? "WEFT_ISA asks for less\n" : "this processor has no AVX-512 (F, DQ, BW, VL)\n";
   }
   text += "cpu: on\n";
-  if constexpr (backend_built<cuda>) text += "cuda: " + gpu::describe() + "\n";
+  if constexpr (backend_built<cuda>) text += "cuda: on\n";
   else text += "cuda: off; configure with -DWEFT_CUDA=ON and link weft::cuda\n";
   return text;
 }

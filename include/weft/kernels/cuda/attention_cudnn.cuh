@@ -193,7 +193,7 @@ inline bool cudnn_backward(const Sizes& n, const Rows<const bf16>& q, const Rows
   if (groups == 0) return false;
   const Index B = groups >= n.K ? largest_divisor(n.B, groups / n.K) : 1, K = groups >= n.K ? n.K : largest_divisor(n.K, groups);
   const Index H = K * group;
-  if (H < n.H && n.Tq % 4 != 0) return false;  // lse of a head would not be aligned
+  if ((H < n.H || B < n.B) && n.Tq % 4 != 0) return false;  // lse of a piece would not be aligned
   const auto queries = [&](const auto& x) { return layout(x, B, n.Tq, H, n.D); };
   const auto keys = [&](const auto& x) { return layout(x, B, n.Tk, K, n.D); };
   Cudnn& cudnn = Cudnn::mine();

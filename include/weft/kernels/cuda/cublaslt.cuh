@@ -188,6 +188,13 @@ class Lt {
     return plan;
   }
 
+  struct Event {
+    cudaEvent_t event = nullptr;
+    Event() { gpu::check(cudaEventCreate(&event), "tune_products"); }
+    ~Event() { (void)cudaEventDestroy(event); }
+    Event(const Event&) = delete;
+    Event& operator=(const Event&) = delete;
+  };
   /// The one of these that takes least time on the product itself, whose result goes elsewhere meanwhile.
   cublasLtMatmulAlgo_t fastest(const Product& p, const Plan& plan, const cublasLtMatmulHeuristicResult_t* results, int count) const {
     const Index extent = (p.batch - 1) * p.c_batch + (p.M - 1) * p.c_ld + p.N;
@@ -197,24 +204,20 @@ class Lt {
     if (p.after == After::gelu) trial.aux = aux.data();
     point(there, trial);
     const Factors by(p);
-    cudaEvent_t begin, end;
-    gpu::check(cudaEventCreate(&begin), "tune_products");
-    gpu::check(cudaEventCreate(&end), "tune_products");
+    const Event begin, end;
     std::vector<float> best(static_cast<std::size_t>(count), 1e30f);
     for (int round = 0; round < 6; ++round)  // in turn, since the clock rises and falls; the first warms up
       for (int i = 0; i < count; ++i) {
-        gpu::check(cudaEventRecord(begin, stream()), "tune_products");
+        gpu::check(cudaEventRecord(begin.event, stream()), "tune_products");
         cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
         for (int repeat = 0; repeat < 3 && status == CUBLAS_STATUS_SUCCESS; ++repeat) status = run(trial, there, by, results[i].algo, c.data());
-        gpu::check(cudaEventRecord(end, stream()), "tune_products");
-        gpu::check(cudaEventSynchronize(end), "tune_products");
+        gpu::check(cudaEventRecord(end.event, stream()), "tune_products");
+        gpu::check(cudaEventSynchronize(end.event), "tune_products");
         float ms = 1e30f;
-        if (status == CUBLAS_STATUS_SUCCESS) gpu::check(cudaEventElapsedTime(&ms, begin, end), "tune_products");
+        if (status == CUBLAS_STATUS_SUCCESS) gpu::check(cudaEventElapsedTime(&ms, begin.event, end.event), "tune_products");
         float& least = best[static_cast<std::size_t>(i)];
         if (round > 0) least = std::min(least, ms);
       }
-    (void)cudaEventDestroy(begin);
-    (void)cudaEventDestroy(end);
     return results[std::min_element(best.begin(), best.end()) - best.begin()].algo;
   }
 

@@ -1,11 +1,12 @@
-// The algorithms of products, chosen by measuring and kept in a text file, so that a run can be repeated: a line for each product, which
-// holds all that the choice depends on and cuBLASLt's own description of the algorithm.
+// The algorithms of products, chosen by measuring and kept in a text file, so that a run can be repeated: a line for each product, with
+// what the choice depends on and cuBLASLt's own description of the algorithm.
 #pragma once
 
 #include <cublasLt.h>
+#include <unistd.h>
 
 #include <array>
-#include <cstring>
+#include <cstdio>
 #include <fstream>
 #include <map>
 #include <mutex>
@@ -27,16 +28,18 @@ class Tuning {
     const std::string maker = "products of " + weft::gpu::describe() + ", cuBLASLt " + std::to_string(cublasLtGetVersion());
     std::string text;
     if (std::ifstream in(path_); in) text.assign(std::istreambuf_iterator<char>(in), {});
-    text.resize(text.rfind('\n') == std::string::npos ? 0 : text.rfind('\n') + 1);  // what a kill cut off is measured again
+    if (text.find('\n') == std::string::npos) {
+      write("w", maker + "\n");
+      return;
+    }
     std::istringstream lines(text);
     std::string line;
-    if (std::getline(lines, line) && line != maker)
+    std::getline(lines, line);
+    if (line != maker)
       throw ValueError("[tune_products] expected " + path_ + " to begin with \"" + maker + "\", got \"" + line +
                        "\"\n  hint: without the file products are measured anew, and the run's bits become others");
     while (std::getline(lines, line)) read(line);
-    std::ofstream out(path_, std::ios::trunc);
-    out << maker << '\n' << text.substr(std::min(text.size(), text.find('\n') + 1));
-    if (!out.flush()) throw IoError("[tune_products] cannot write " + path_);
+    if (text.back() != '\n') write("a", "\n");
   }
 
   /// The algorithm for `key`; measured by choose() and written down where the file has none. One thread at a time.
@@ -49,9 +52,7 @@ class Tuning {
     for (const Index word : key) line << word << ' ';
     line << std::hex;
     for (const std::uint64_t word : algo.data) line << ' ' << word;
-    std::ofstream out(path_, std::ios::app);
-    out << line.str() + '\n';
-    if (!out.flush()) throw IoError("[tune_products] cannot write " + path_);
+    write("a", line.str() + " .\n");
     return chosen_[key] = algo;
   }
 
@@ -62,15 +63,24 @@ class Tuning {
   }
 
  private:
+  /// A line without its full stop was cut off by a kill or a power cut: that product is measured again.
   void read(const std::string& line) {
     std::istringstream in(line);
     Key key;
     cublasLtMatmulAlgo_t algo;
+    std::string stop;
     for (Index& word : key) in >> word;
     in >> std::hex;
     for (std::uint64_t& word : algo.data) in >> word;
-    if (!in) throw IoError("[tune_products] expected a product and its algorithm in " + path_ + ", got \"" + line + "\"");
-    chosen_[key] = algo;
+    if (in >> stop && stop == ".") chosen_[key] = algo;
+  }
+  /// Returns when the text is on the disk.
+  void write(const char* mode, const std::string& text) const {
+    std::FILE* const file = std::fopen(path_.c_str(), mode);
+    const bool written = file != nullptr && std::fwrite(text.data(), 1, text.size(), file) == text.size() && std::fflush(file) == 0 &&
+                         fsync(fileno(file)) == 0;
+    if (file != nullptr) std::fclose(file);
+    if (!written) throw IoError("[tune_products] cannot write " + path_);
   }
 
   std::string path_;
