@@ -28,8 +28,11 @@ inline Index sample_token(std::span<const float> logits, const Sampling& s, doub
   if (tokens.empty()) fail<NumericError>("sample", "expected at least one finite logit, got none", where);
   const auto likelier = [](const auto& a, const auto& b) { return a.first > b.first || (a.first == b.first && a.second < b.second); };
   if (s.temperature == 0) return std::min_element(tokens.begin(), tokens.end(), likelier)->second;
+  if (s.top_k > 0 && static_cast<std::size_t>(s.top_k) < tokens.size()) {
+    std::nth_element(tokens.begin(), tokens.begin() + s.top_k, tokens.end(), likelier);
+    tokens.resize(static_cast<std::size_t>(s.top_k));
+  }
   std::sort(tokens.begin(), tokens.end(), likelier);
-  if (s.top_k > 0 && static_cast<std::size_t>(s.top_k) < tokens.size()) tokens.resize(static_cast<std::size_t>(s.top_k));
   const double largest = tokens[0].first;
   double total = 0;
   for (auto& [p, token] : tokens) total += p = std::exp((p - largest) / s.temperature);

@@ -93,7 +93,7 @@ class Grad {
   ~Grad() {
     if (!slot_) return;
     if (claims_) slot_->claimed = false;
-    if (narrow_.defined()) flush();
+    if (narrow_) flush();
     Slot& root = slot_->base();
     if (--root.pending > 0 || root.sink == nullptr || !tape_state().in_backward) return;
     root.sink->ready(root);
@@ -106,8 +106,8 @@ class Grad {
   operator Out<T, D>() const {
     if (!slot_) return {};
     if (apart_ || slot_->dtype != dtype_of<T>) {  // a bf16 parameter's gradient is float: take it here, add it when the record ends
-      narrow_ = Tensor<T, D>(slot_->shape);
-      return narrow_;
+      narrow_ = new_storage<D>(static_cast<std::size_t>(numel(slot_->shape)) * sizeof(T));
+      return {static_cast<T*>(narrow_->data), slot_->shape, row_major(slot_->shape), 0};
     }
     const int beta = detail::begin_write<T, D>(*slot_);
     return {static_cast<T*>(slot_->base().buffer->data) + slot_->offset, slot_->shape, slot_->strides, beta};
@@ -157,11 +157,12 @@ class Grad {
   void add_narrow() {
     const int beta = detail::begin_write<G, D>(*slot_);
     kernels::map<kernels::Copy, G, T>(D{}, {}, Out<G, D>{static_cast<G*>(slot_->base().buffer->data) + slot_->offset, slot_->shape,
-                                                         slot_->strides, beta}, narrow_);
+                                                         slot_->strides, beta},
+                                      In<T, D>{static_cast<const T*>(narrow_->data), slot_->shape, row_major(slot_->shape)});
   }
 
   Ref<Slot> slot_;
-  mutable Tensor<T, D> narrow_;  ///< a gradient that came apart, or in another type than the slot keeps
+  mutable Ref<Storage> narrow_;  ///< a gradient that came apart, or in another type than the slot keeps
   bool apart_ = false;
   mutable bool claims_ = false;  ///< the slot's place is taken by early()
 };
