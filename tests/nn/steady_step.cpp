@@ -43,6 +43,19 @@ TEST_CASE("the counter counts") {
   CHECK(after == before + 1);
 }
 
+/// After three steps five more call neither the heap nor the system, and hold no more memory.
+template <class F>
+void check_steady(F&& step) {
+  for (int i = 0; i < 3; ++i) step();
+  const long calls = heap_calls;
+  const std::size_t system_calls = memory_stats().system_calls, live = memory_stats().live;
+  for (int i = 0; i < 5; ++i) step();
+  const long made = heap_calls - calls;
+  CHECK(made == 0);
+  CHECK(memory_stats().system_calls - system_calls == 0);
+  CHECK(memory_stats().live == live);
+}
+
 TEST_CASE("a steady training step calls neither the heap nor the system") {
   const int before = threads();
   for (const test::Arch arch : test::all_archs)
@@ -67,14 +80,7 @@ TEST_CASE("a steady training step calls neither the heap nor the system") {
         last += adamw.step({.lr = 0, .clip = 1});  // the same weights: so a mixture's rows go to the same experts
         ema.update();
       };
-      for (int i = 0; i < 3; ++i) step();
-      const long calls = heap_calls;
-      const std::size_t system_calls = memory_stats().system_calls, live = memory_stats().live;
-      for (int i = 0; i < 5; ++i) step();
-      const long made = heap_calls - calls;
-      CHECK(made == 0);
-      CHECK(memory_stats().system_calls - system_calls == 0);
-      CHECK(memory_stats().live == live);
+      check_steady(step);
 
       set_threads(2);  // which thread runs which piece differs, so an allocator may still meet a size for the first time
       for (int i = 0; i < 3; ++i) step();
@@ -106,14 +112,7 @@ TEST_CASE("so does one with bf16 states, and one that updates inside the backwar
         last = adamw.step({.lr = 1e-3, .clip = 1});
       }
     };
-    for (int i = 0; i < 3; ++i) step();
-    const long calls = heap_calls;
-    const std::size_t system_calls = memory_stats().system_calls, live = memory_stats().live;
-    for (int i = 0; i < 5; ++i) step();
-    const long made = heap_calls - calls;
-    CHECK(made == 0);
-    CHECK(memory_stats().system_calls - system_calls == 0);
-    CHECK(memory_stats().live == live);
+    check_steady(step);
     CHECK(std::isfinite(last));
   }
   set_threads(before);

@@ -2,7 +2,7 @@
 // et al. 2014.
 #pragma once
 
-#include "weft/core/philox.hpp"
+#include "weft/kernels/cpu/philox_words.hpp"
 #include "weft/kernels/cpu/rows.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {
@@ -31,14 +31,7 @@ void dropout_forward(cpu, In<T, cpu> x, double rate, RandomKey key, Out<T, cpu> 
       for (Index n = at.n0; n < at.n1; ++n) {
         const Index first = n * C + at.c0, last = n * C + at.c1, base = first / 4;
         const Index blocks = (last + 3) / 4 - base;
-#pragma omp simd
-        for (Index b = 0; b < blocks; ++b) {
-          const PhiloxWords drawn = philox(key, static_cast<std::uint64_t>(base + b));
-          words[4 * b] = drawn.w[0];
-          words[4 * b + 1] = drawn.w[1];
-          words[4 * b + 2] = drawn.w[2];
-          words[4 * b + 3] = drawn.w[3];
-        }
+        philox_words(key, base, blocks, words);
         const std::uint32_t* const word = words + (first - 4 * base);
         const T* const xn = x_rows[n];
         put_row(y_rows[n], at.c0, at.c1, beta, [=](Index c) WEFT_INLINE {

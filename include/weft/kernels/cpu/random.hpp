@@ -1,7 +1,7 @@
 // Random values for parameters: element i is a function of key and i alone, so that any shard can be filled by itself.
 #pragma once
 
-#include "weft/core/philox.hpp"
+#include "weft/kernels/cpu/philox_words.hpp"
 #include "weft/kernels/cpu/rows.hpp"
 #include "weft/kernels/cpu/sqrt.hpp"
 
@@ -43,14 +43,7 @@ void normal_fill(cpu, RandomKey key, double mean, double std, Index first_elemen
     double* const radius = radii;
     std::uint32_t* const word = words;
     simd([=]() WEFT_INLINE {
-#pragma omp simd
-      for (Index b = 0; b < count; ++b) {
-        const PhiloxWords drawn = philox(key, static_cast<std::uint64_t>(b0 + b));
-        word[4 * b] = drawn.w[0];
-        word[4 * b + 1] = drawn.w[1];
-        word[4 * b + 2] = drawn.w[2];
-        word[4 * b + 3] = drawn.w[3];
-      }
+      philox_words(key, b0, count, word);
 #pragma omp simd
       for (Index j = 0; j < 2 * count; ++j) radius[j] = weft::detail::minus_two_log(word[2 * j]);
     });

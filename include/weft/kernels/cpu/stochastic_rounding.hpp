@@ -1,9 +1,7 @@
 // Floats to bf16 with random bits, so that on average nothing is lost.
 #pragma once
 
-#include "weft/core/parallel.hpp"
-#include "weft/core/philox.hpp"
-#include "weft/core/view.hpp"
+#include "weft/kernels/cpu/philox_words.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {
 
@@ -13,14 +11,7 @@ WEFT_INLINE inline void round_range(const float* x, Index n, const RandomKey& ke
   typedef std::uint16_t Half __attribute__((may_alias));
   alignas(64) std::uint32_t words[piece_size / 2 + 8];
   const Index base = first / 8, blocks = (first + n + 7) / 8 - base;
-#pragma omp simd
-  for (Index b = 0; b < blocks; ++b) {
-    const PhiloxWords drawn = philox(key, static_cast<std::uint64_t>(base + b));
-    words[4 * b] = drawn.w[0];
-    words[4 * b + 1] = drawn.w[1];
-    words[4 * b + 2] = drawn.w[2];
-    words[4 * b + 3] = drawn.w[3];
-  }
+  philox_words(key, base, blocks, words);
   const Half* const half = reinterpret_cast<const Half*>(words) + (first - 8 * base);  // little-endian
 #pragma omp simd
   for (Index i = 0; i < n; ++i) y[i] = round_stochastically(x[i], half[i]);

@@ -109,7 +109,7 @@ __global__ __launch_bounds__(bound<E>(TensorBackwardKeys<E>::threads),
 #pragma unroll
       for (int i = 0; i < M; ++i)
 #pragma unroll
-        for (int e = 0; e < 4; ++e) p[i][j][e] = exp2_approx(fmaf(p[i][j][e], scale2, e % 2 ? -l.y : -l.x));
+        for (int e = 0; e < 4; ++e) p[i][j][e] = exp2_for(fmaf(p[i][j][e], scale2, e % 2 ? -l.y : -l.x));
     }
     if constexpr (!F::narrow) E::multiply_by_tile(dv_sum, p, dy_tile);  // else registers suffice only for one after the other
     E::template wait<F::narrow ? 0 : 1>(ds);
@@ -226,7 +226,7 @@ __global__ __launch_bounds__(bound<E>(TensorBackwardQueries<E>::threads),
 #pragma unroll
       for (int j = 0; j < N; ++j)
 #pragma unroll
-        for (int e = 0; e < 4; ++e) p[i][j][e] = exp2_approx(fmaf(p[i][j][e], scale2, -lse[i][e / 2]));
+        for (int e = 0; e < 4; ++e) p[i][j][e] = exp2_for(fmaf(p[i][j][e], scale2, -lse[i][e / 2]));
     E::template wait<0>(ds);
 #pragma unroll
     for (int i = 0; i < M; ++i)

@@ -93,14 +93,14 @@ __global__ __launch_bounds__(bound<E>(TensorForward<E>::threads),
         for (int j = 0; j < N; ++j) most = fmaxf(most, fmaxf(s[i][j][2 * r], s[i][j][2 * r + 1]));
         most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
         most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
-        const float factor = exp2_approx((top[i][r] - most) * scale2), most2 = most * scale2;
+        const float factor = exp2_for((top[i][r] - most) * scale2), most2 = most * scale2;
         top[i][r] = most;
         float total = 0;
 #pragma unroll
         for (int j = 0; j < N; ++j)
 #pragma unroll
           for (int e = 2 * r; e < 2 * r + 2; ++e) {
-            s[i][j][e] = exp2_approx(fmaf(s[i][j][e], scale2, -most2));
+            s[i][j][e] = exp2_for(fmaf(s[i][j][e], scale2, -most2));
             total += s[i][j][e];
           }
         sum[i][r] = fmaf(sum[i][r], factor, total);

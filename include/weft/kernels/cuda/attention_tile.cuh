@@ -33,11 +33,6 @@ __device__ inline void copy_rows(const bf16* from, Index stride, int count, Plac
   }
 }
 
-__device__ inline float exp2_approx(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 /// Two floats as bf16, the first in the lower half.
 __device__ inline unsigned pack(float first, float second) {
   unsigned y;
