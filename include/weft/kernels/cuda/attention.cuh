@@ -4,6 +4,7 @@
 #pragma once
 
 #include "weft/kernels/cuda/attention.hpp"
+#include "weft/kernels/cuda/attention_once_backward.cuh"
 #include "weft/kernels/cuda/attention_simt_backward.cuh"
 #include "weft/kernels/cuda/attention_tensor_backward.cuh"
 #include "weft/kernels/cuda/attention_tensor_forward.cuh"
@@ -89,6 +90,7 @@ void attention_backward(cuda, In<T, cuda> dy, In<T, cuda> q, In<T, cuda> k, In<T
   if constexpr (std::is_same_v<T, bf16>) {
     const auto launch = [&](auto engine) {
       prepare(1.4426950408889634);  // 1 / ln 2: scores are powers of 2 there
+      if (a::launch_in_one_pass<decltype(engine)>(n, q_rows, k_rows, v_rows, dy_rows, statistics, dq_rows, dk_rows, dv_rows)) return;
       a::launch_tensor_backward<decltype(engine)>(n, q_rows, k_rows, v_rows, dy_rows, statistics, dq_rows, dk_rows, dv_rows);
     };
     if (a::on_tensor_cores(n, launch, dy_rows, q_rows, k_rows, v_rows, dq_rows, dk_rows, dv_rows)) return;

@@ -38,6 +38,12 @@ __device__ inline void load_matrices(unsigned (&x)[4], unsigned address) {
                : "r"(address)
                : "memory");
 }
+__device__ inline void store_matrices(unsigned address, const unsigned (&x)[4]) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
+               : "memory");
+#endif
+}
 __device__ inline void load_matrices_transposed(unsigned (&x)[4], unsigned address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])

@@ -20,19 +20,21 @@ __device__ inline std::uint64_t descriptor(unsigned address, int columns_apart) 
 }
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-/// c (64, 8 N) = or += a b over 16 columns; a and b are tiles, and b's rows are c's columns.
+/// c (64, 8 N) = or += a b over 16 columns; a and b are tiles, and b's rows are c's columns; with `turned` both tiles' rows are the
+/// contraction.
+template <int turned = 0>
 __device__ inline void wgmma_tiles(float (&c)[8][4], std::uint64_t a, std::uint64_t b, int accumulate) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
       "%26, %27, %28, %29, %30, %31}, "
-      "%32, %33, p, 1, 1, 0, 0;\n}"
+      "%32, %33, p, 1, 1, %35, %35;\n}"
       : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]),
         "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]), "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]),
         "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]),
         "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3])
-      : "l"(a), "l"(b), "r"(accumulate)
+      : "l"(a), "l"(b), "r"(accumulate), "n"(turned)
       : "memory");
 }
 __device__ inline void wgmma_tiles(float (&c)[12][4], std::uint64_t a, std::uint64_t b, int accumulate) {
@@ -48,6 +50,25 @@ __device__ inline void wgmma_tiles(float (&c)[12][4], std::uint64_t a, std::uint
         "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3]),
         "+f"(c[8][0]), "+f"(c[8][1]), "+f"(c[8][2]), "+f"(c[8][3]), "+f"(c[9][0]), "+f"(c[9][1]), "+f"(c[9][2]), "+f"(c[9][3]),
         "+f"(c[10][0]), "+f"(c[10][1]), "+f"(c[10][2]), "+f"(c[10][3]), "+f"(c[11][0]), "+f"(c[11][1]), "+f"(c[11][2]), "+f"(c[11][3])
+      : "l"(a), "l"(b), "r"(accumulate)
+      : "memory");
+}
+__device__ inline void wgmma_tiles(float (&c)[16][4], std::uint64_t a, std::uint64_t b, int accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, "
+      "%27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, "
+      "%51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "%64, %65, p, 1, 1, 0, 0;\n}"
+      : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), "+f"(c[1][3]),
+        "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]), "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]),
+        "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]),
+        "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]), "+f"(c[7][3]),
+        "+f"(c[8][0]), "+f"(c[8][1]), "+f"(c[8][2]), "+f"(c[8][3]), "+f"(c[9][0]), "+f"(c[9][1]), "+f"(c[9][2]), "+f"(c[9][3]),
+        "+f"(c[10][0]), "+f"(c[10][1]), "+f"(c[10][2]), "+f"(c[10][3]), "+f"(c[11][0]), "+f"(c[11][1]), "+f"(c[11][2]), "+f"(c[11][3]),
+        "+f"(c[12][0]), "+f"(c[12][1]), "+f"(c[12][2]), "+f"(c[12][3]), "+f"(c[13][0]), "+f"(c[13][1]), "+f"(c[13][2]), "+f"(c[13][3]),
+        "+f"(c[14][0]), "+f"(c[14][1]), "+f"(c[14][2]), "+f"(c[14][3]), "+f"(c[15][0]), "+f"(c[15][1]), "+f"(c[15][2]), "+f"(c[15][3])
       : "l"(a), "l"(b), "r"(accumulate)
       : "memory");
 }
@@ -133,9 +154,9 @@ struct Wgmma {
   }
 
   template <int a_rows, bool fresh, int M, int N>
-  __device__ static void multiply_rows(float (&c)[M][N][4], unsigned a_tile, unsigned b_tile) {
+  __device__ static void multiply_rows(float (&c)[M][N][4], unsigned a_tile, unsigned b_tile, int warpgroup = warp_index() / 4) {
     static_assert(M == 1);
-    const unsigned a = a_tile + warp_index() / 4 * 64 * 128;
+    const unsigned a = a_tile + warpgroup * 64 * 128;
     wgmma_fence();
 #pragma unroll
     for (int kk = 0; kk < D / 16; ++kk) {
@@ -145,20 +166,26 @@ struct Wgmma {
     }
     wgmma_commit();
   }
+  /// pack_operand, which the compiler leaves at this place.
+  __device__ static void pack_settled(unsigned (&a)[4], const float (&left)[4], const float (&right)[4]) {
+    pack_operand(a, left, right);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) asm volatile("" : "+r"(a[e])::"memory");
+  }
+  template <int K>
+  __device__ static void multiply_operands(float (&c)[1][D / 8][4], const unsigned (&a)[K][4], unsigned b_tile) {
+    wgmma_fence();
+#pragma unroll
+    for (int kk = 0; kk < K; ++kk) wgmma_operand(c[0], a[kk], descriptor(b_tile + kk * 16 * 128, K * 16 * 128));
+    wgmma_commit();
+  }
   template <int M, int N>
   __device__ static void multiply_by_tile(float (&c)[M][D / 8][4], const float (&p)[M][N][4], unsigned b_tile) {
     static_assert(M == 1);
     unsigned a[N / 2][4];
 #pragma unroll
-    for (int kk = 0; kk < N / 2; ++kk) {
-      pack_operand(a[kk], p[0][2 * kk], p[0][2 * kk + 1]);
-#pragma unroll
-      for (int e = 0; e < 4; ++e) asm volatile("" : "+r"(a[kk][e])::"memory");
-    }
-    wgmma_fence();
-#pragma unroll
-    for (int kk = 0; kk < N / 2; ++kk) wgmma_operand(c[0], a[kk], descriptor(b_tile + kk * 16 * 128, N * 8 * 128));
-    wgmma_commit();
+    for (int kk = 0; kk < N / 2; ++kk) pack_settled(a[kk], p[0][2 * kk], p[0][2 * kk + 1]);
+    multiply_operands(c, a, b_tile);
   }
   template <class... C>
   __device__ static void prepare(C&... c) {
