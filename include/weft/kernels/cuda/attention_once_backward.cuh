@@ -143,21 +143,14 @@ __global__ __launch_bounds__(wgmma_built ? F::threads : 32, F::blocks) void once
         if (thread == 0 && step + 1 < steps) load(step + 1, next(now));
         __syncwarp();
       }
-      barrier_wait(there + 8 * stage, (step >> 1) & 1);
       const unsigned q_tile = q_tiles + stage * 2 * F::query_bytes, dy_tile = q_tile + F::query_bytes;
       const unsigned ds_stage = F::ds_stages == 2 ? stage * F::ds_bytes : 0;
       const float *lse = reinterpret_cast<const float*>(shared_memory + F::statistics) + stage * 2 * Q + 2 * t, *delta = lse + Q;
 
       float p[1][N][4], ds[1][N][4];  // keys by queries
-#pragma unroll
-      for (int j = 0; j < N; ++j) {
-        const float2 d = *reinterpret_cast<const float2*>(delta + 8 * j);
-#pragma unroll
-        for (int e = 0; e < 4; ++e) ds[0][j][e] = e % 2 ? -d.y : -d.x;
-      }
-      E::prepare(ds);
+      barrier_wait(there + 8 * stage, (step >> 1) & 1);
       E::template multiply_rows<F::keys, true>(p, k_tile, q_tile, warp / 4);
-      E::template multiply_rows<F::keys, false>(ds, v_tile, dy_tile, warp / 4);
+      E::template multiply_rows<F::keys, true>(ds, v_tile, dy_tile, warp / 4);
       if constexpr (!F::helper) {
         if (thread == 0 && before >= 0) send(before);
         __syncwarp();
@@ -191,9 +184,11 @@ __global__ __launch_bounds__(wgmma_built ? F::threads : 32, F::blocks) void once
 #pragma unroll
       for (int kk = 0; kk < N / 2; ++kk) {
 #pragma unroll
-        for (int j = 2 * kk; j < 2 * kk + 2; ++j)
+        for (int j = 2 * kk; j < 2 * kk + 2; ++j) {
+          const float2 d = *reinterpret_cast<const float2*>(delta + 8 * j);
 #pragma unroll
-          for (int e = 0; e < 4; ++e) ds[0][j][e] *= p[0][j][e];
+          for (int e = 0; e < 4; ++e) ds[0][j][e] = (ds[0][j][e] - (e % 2 ? d.y : d.x)) * p[0][j][e];
+        }
         E::pack_settled(c[kk], ds[0][2 * kk], ds[0][2 * kk + 1]);
         if constexpr (!F::early) E::pack_settled(a[kk], p[0][2 * kk], p[0][2 * kk + 1]);
         store_matrices(tile_address<64>(ds_lane + ds_stage + kk / 4 * F::keys * 128, 0, kk % 4), c[kk]);
@@ -210,9 +205,12 @@ __global__ __launch_bounds__(wgmma_built ? F::threads : 32, F::blocks) void once
       float part[1][8][4];  // of dq
       wgmma_fence();
 #pragma unroll
-      for (int kk = 0; kk < F::keys / 16; ++kk)
-        wgmma_tiles<1>(part[0], descriptor(k_tile + F::ds + ds_stage + (row_unit * F::keys + kk * 16) * 128, 16),
-                       descriptor(k_tile + (panel * F::keys + kk * 16) * 128, 16), kk > 0);
+      for (int kk = 0; kk < F::keys / 16; ++kk) {
+        const std::uint64_t left = descriptor(k_tile + F::ds + ds_stage + (row_unit * F::keys + kk * 16) * 128, 16);
+        const std::uint64_t right = descriptor(k_tile + (panel * F::keys + kk * 16) * 128, 16);
+        if (kk == 0) wgmma_first<1>(part[0], left, right);
+        else wgmma_tiles<1>(part[0], left, right, 1);
+      }
       wgmma_commit();
       E::multiply_operands(dk_sum, c, q_tile);
       E::template wait<1>(part, dv_sum);

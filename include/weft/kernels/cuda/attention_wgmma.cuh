@@ -37,6 +37,22 @@ __device__ inline void wgmma_tiles(float (&c)[8][4], std::uint64_t a, std::uint6
       : "l"(a), "l"(b), "r"(accumulate), "n"(turned)
       : "memory");
 }
+/// c (64, 64) = a b, the first of a sum; the compiler need not know what c was.
+template <int turned = 0>
+__device__ inline void wgmma_first(float (&c)[8][4], std::uint64_t a, std::uint64_t b) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, 0, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
+      "%26, %27, %28, %29, %30, %31}, "
+      "%32, %33, p, 1, 1, %34, %34;\n}"
+      : "=f"(c[0][0]), "=f"(c[0][1]), "=f"(c[0][2]), "=f"(c[0][3]), "=f"(c[1][0]), "=f"(c[1][1]), "=f"(c[1][2]), "=f"(c[1][3]),
+        "=f"(c[2][0]), "=f"(c[2][1]), "=f"(c[2][2]), "=f"(c[2][3]), "=f"(c[3][0]), "=f"(c[3][1]), "=f"(c[3][2]), "=f"(c[3][3]),
+        "=f"(c[4][0]), "=f"(c[4][1]), "=f"(c[4][2]), "=f"(c[4][3]), "=f"(c[5][0]), "=f"(c[5][1]), "=f"(c[5][2]), "=f"(c[5][3]),
+        "=f"(c[6][0]), "=f"(c[6][1]), "=f"(c[6][2]), "=f"(c[6][3]), "=f"(c[7][0]), "=f"(c[7][1]), "=f"(c[7][2]), "=f"(c[7][3])
+      : "l"(a), "l"(b), "n"(turned)
+      : "memory");
+}
 __device__ inline void wgmma_tiles(float (&c)[12][4], std::uint64_t a, std::uint64_t b, int accumulate) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %50, 0;\n"
@@ -161,8 +177,13 @@ struct Wgmma {
 #pragma unroll
     for (int kk = 0; kk < D / 16; ++kk) {
       const int panel = kk / 4, column = kk % 4 * 32;
-      wgmma_tiles(c[0], descriptor(a + panel * a_rows * 128 + column, 16), descriptor(b_tile + panel * N * 8 * 128 + column, 16),
-                  !fresh || kk > 0);
+      const std::uint64_t left = descriptor(a + panel * a_rows * 128 + column, 16), right = descriptor(b_tile + panel * N * 8 * 128 + column, 16);
+      if constexpr (N == 8)
+        if (fresh && kk == 0) {
+          wgmma_first(c[0], left, right);
+          continue;
+        }
+      wgmma_tiles(c[0], left, right, !fresh || kk > 0);
     }
     wgmma_commit();
   }
