@@ -206,10 +206,10 @@ __global__ __launch_bounds__(wgmma_built ? F::threads : 32, F::blocks) void once
       wgmma_fence();
 #pragma unroll
       for (int kk = 0; kk < F::keys / 16; ++kk) {
-        const std::uint64_t left = descriptor(k_tile + F::ds + ds_stage + (row_unit * F::keys + kk * 16) * 128, 16);
-        const std::uint64_t right = descriptor(k_tile + (panel * F::keys + kk * 16) * 128, 16);
-        if (kk == 0) wgmma_first<1>(part[0], left, right);
-        else wgmma_tiles<1>(part[0], left, right, 1);
+        const std::uint64_t ds_rows = descriptor(k_tile + F::ds + ds_stage + (row_unit * F::keys + kk * 16) * 128, 16);
+        const std::uint64_t k_rows = descriptor(k_tile + (panel * F::keys + kk * 16) * 128, 16);
+        if (kk == 0) wgmma_first<1>(part[0], ds_rows, k_rows);
+        else wgmma_tiles<1>(part[0], ds_rows, k_rows, 1);
       }
       wgmma_commit();
       E::multiply_operands(dk_sum, c, q_tile);
