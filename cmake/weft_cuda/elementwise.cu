@@ -78,4 +78,7 @@ WEFT_MAPS_OF_REAL(float)
 WEFT_MAPS_OF_REAL(double)
 WEFT_MAPS_OF_REAL(bf16)
 
+WEFT_MAP1(DivScalarByCount, float, double)
+WEFT_MAP1(DivScalarByCount, double, double)
+
 }  // namespace weft::inline WEFT_ABI::kernels

@@ -21,7 +21,7 @@ WEFT_PRODUCTS(bf16, bf16, float)
 WEFT_PRODUCTS(bf16, bf16, bf16)
 
 #define WEFT_HEAD(T, W)                                                                                                    \
-  template void linear_cross_entropy<T, W>(cuda, In<T, cuda>, In<W, cuda>, In<std::int64_t, cuda>, Index, double,          \
+  template void linear_cross_entropy<T, W>(cuda, In<T, cuda>, In<W, cuda>, In<std::int64_t, cuda>, Index, LossScale,       \
                                            Out<stat_t<T>, cuda>, Out<T, cuda>, Out<param_grad_t<W>, cuda>);
 
 #define WEFT_GELU_PRODUCTS(T, W)                                                                                               \
@@ -37,9 +37,9 @@ WEFT_HEAD(double, double)
 WEFT_HEAD(float, float)
 WEFT_HEAD(float, bf16)
 WEFT_HEAD(bf16, bf16)
-template void rescale<float>(cuda, Out<float, cuda>, In<float, cuda>, double);
-template void rescale<double>(cuda, Out<double, cuda>, In<double, cuda>, double);
-template void rescale<bf16>(cuda, Out<bf16, cuda>, In<float, cuda>, double);
+template void rescale<float>(cuda, Out<float, cuda>, In<float, cuda>, LossScale);
+template void rescale<double>(cuda, Out<double, cuda>, In<double, cuda>, LossScale);
+template void rescale<bf16>(cuda, Out<bf16, cuda>, In<float, cuda>, LossScale);
 
 }  // namespace weft::inline WEFT_ABI::kernels
 

@@ -1,5 +1,6 @@
-// The instantiations of reductions, of rows picked by index, and of random values.
+// The instantiations of reductions, of rows picked by index, and of random values; and checks of indices.
 #include "weft/kernels/cuda/dropout.cuh"
+#include "weft/kernels/cuda/expect.cuh"
 #include "weft/kernels/cuda/index.cuh"
 #include "weft/kernels/cuda/random.cuh"
 #include "weft/kernels/cuda/reduce.cuh"

@@ -138,3 +138,69 @@ TEST_CASE("a loss that is not finite is found on the GPU, and nothing is changed
   Tape checked(Key{7, 0, 0, 1}, {.check = true});
   CHECK_THROWS_WITH(model.loss(tokens, tokens), Catch::Contains("rms_norm"));
 }
+
+TEST_CASE("a token or label that is outside is thrown where the host next waits, and nothing is changed") {
+  const nn::TransformerConfig config = config_of(test::Arch::mixtral);
+  const nn::Transformer<float, float, cuda> model(config, 1);
+  optim::AdamW<cuda> adamw(model);
+  const auto before = test::weights(model);
+  const auto good = to<cuda>(test::rule_tokens(2, 24, 0));
+  auto tokens = test::rule_tokens(2, 24, 0), labels = test::rule_tokens(2, 24, 1);
+  tokens.set({1, 3}, 17), labels.set({0, 5}, -7);
+  const auto bad_tokens = to<cuda>(tokens), bad_labels = to<cuda>(labels);
+  const auto expect = [&](auto&& f, const char* text) {
+    CHECK_THROWS_WITH(f(), Catch::StartsWith(text));
+    gpu::synchronize();  // it was thrown once
+    CHECK(test::weights(model) == before);
+    adamw.zero_grad();
+  };
+  const char* const token = "[embedding] expected every token in [0, 17), got 17 at position 27\n  at ";
+  const char* const label = "[linear_cross_entropy] expected every label in [0, 17) or ignored (-100), got -7 at position 5\n  at ";
+  const auto step = [&](const auto& x, const auto& y) {
+    return [&] {
+      Tape tape(Key{7, 0, 0, 1});
+      tape.backward(model.loss(x, y));
+      adamw.step({.lr = 1e-3, .clip = 1});
+    };
+  };
+  expect(step(bad_tokens, good), token);
+  expect(step(good, bad_labels), label);
+  expect(step(bad_tokens, bad_labels), token);  // the first
+  expect([&] { static_cast<void>(model.loss(bad_tokens, good).value()); }, token);
+  expect([&] { model(bad_tokens), gpu::synchronize(); }, token);
+  expect([&] {
+    Tape tape(Key{7, 0, 0, 1});
+    adamw.backward(tape, model.loss(good, bad_labels), {.lr = 1e-3});
+  }, label);
+  expect([&] {
+    Tape tape(Key{7, 0, 0, 1}, {.check = true});
+    model(bad_tokens);
+  }, token);
+  const auto rows = to<cuda>(randn<float, cpu>({4, 3}, 1)), weight = to<cuda>(randn<float, cpu>({2, 5, 3}, 2));
+  expect([&] { grouped_linear(rows, weight, from_vector<std::int64_t, cuda>({0, 9, 4})), gpu::synchronize(); }, "[grouped_linear] expected offsets that rise from 0 to the rows of x, 4\n  at ");
+  expect([&] { gather(rows, from_vector<std::int64_t, cuda>({0, 1, 2, 3}, {4, 1}), 1), gpu::synchronize(); }, "[gather] expected every index in [0, 3), got 3 at position 3\n  at ");
+  CHECK_NOTHROW(step(good, good)());
+  CHECK(test::weights(model) != before);
+}
+
+TEST_CASE("labels that count for nothing are counted on the GPU as on the CPU") {
+  const nn::TransformerConfig config = config_of(test::Arch::gpt2);
+  const nn::Transformer<float, float, cpu> host(config, 1);
+  const nn::Transformer<float, float, cuda> device(config, 1);
+  auto labels = test::rule_tokens(2, 24, 1);
+  for (Index i = 0; i < 10; ++i) labels.set({i % 2, i}, ignore_label);
+  const auto tokens = test::rule_tokens(2, 24, 0);
+  const auto norm_of = []<class D>(const nn::Transformer<float, float, D>& model, const Tensor<std::int64_t, D>& x, const Tensor<std::int64_t, D>& y, double count) {
+    optim::AdamW<D> adamw(model);
+    Tape tape(Key{7, 0, 0, 1, {count}});
+    const auto loss = model.loss(x, y);
+    tape.backward(loss);
+    CHECK(loss.terms()[0].count == 38);
+    return std::pair{loss.value(), static_cast<double>(adamw.step({.lr = 0}))};
+  };
+  const auto expected = norm_of(host, tokens, labels, 0);
+  const auto got = norm_of(device, to<cuda>(tokens), to<cuda>(labels), 0);
+  CHECK(got.first == Approx(expected.first).epsilon(1e-4));
+  CHECK(got.second == Approx(expected.second).epsilon(1e-3));
+  CHECK(norm_of(device, to<cuda>(tokens), to<cuda>(labels), 38) == got);  // bit for bit
+}

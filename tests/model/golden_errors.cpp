@@ -95,9 +95,9 @@ TEST_CASE("shapes that do not fit") {
 
 TEST_CASE("values out of range") {
   const auto tokens = from_vector<std::int64_t>({0, 9});
-  expect(__LINE__, [&] { embedding<float>(tokens, b); }, "[embedding] expected every token in [0, 4), got 9\n  @");
-  expect(__LINE__, [&] { cross_entropy(a, tokens); }, "[cross_entropy] expected every label in [0, 3) or ignored (-100), got 9\n  @");
-  expect(__LINE__, [&] { gather(a, from_vector<std::int64_t>({5, 0, 0, 0}, {2, 2}), 1); }, "[gather] expected every index in [0, 3), got 5\n  @");
+  expect(__LINE__, [&] { embedding<float>(tokens, b); }, "[embedding] expected every token in [0, 4), got 9 at position 1\n  @");
+  expect(__LINE__, [&] { cross_entropy(a, tokens); }, "[cross_entropy] expected every label in [0, 3) or ignored (-100), got 9 at position 1\n  @");
+  expect(__LINE__, [&] { gather(a, from_vector<std::int64_t>({5, 0, 0, 0}, {2, 2}), 1); }, "[gather] expected every index in [0, 3), got 5 at position 0\n  @");
   expect(__LINE__, [&] { dropout(a, 1.5); }, "[dropout] expected a rate in [0, 1), got 1.500000\n  @");
   expect(__LINE__, [&] { from_vector<float>({1, 2, 3}, {2, 2}); }, "[from_vector] expected 4 values for shape (2, 2), got 3\n  @");
   expect(__LINE__, [&] { a.item(); }, "[item] expected a tensor of 1 element, got shape (2, 3)\n  @");
@@ -112,7 +112,7 @@ TEST_CASE("values out of range") {
 TEST_CASE("inside a model, the module is named") {
   const auto model = tiny();
   const auto tokens = from_vector<std::int64_t>({1, 2, 3, 11}, {1, 4});
-  expect(__LINE__, [&] { model(tokens); }, "[embedding] expected every token in [0, 11), got 11\n  @ in model.embed_tokens");
+  expect(__LINE__, [&] { model(tokens); }, "[embedding] expected every token in [0, 11), got 11 at position 3\n  @ in model.embed_tokens");
   expect(__LINE__, [&] { model(zeros<std::int64_t>({1, 5})); },
          "[transformer] expected at most 4 tokens, the context, got 5\n  @ in model\n  hint: cut the text into windows, or make the context longer");
   expect(__LINE__, [&] { model.layers[1].self_attn.qkv_proj(a); },

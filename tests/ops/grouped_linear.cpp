@@ -111,6 +111,6 @@ TEST_CASE("grouped_linear's errors", "[grouped_linear]") {
       [&] {
         grouped_linear(x, w, from_counts({1, 2}));
       },
-      {"[grouped_linear]", "offsets", "(4, 3)"});
+      {"[grouped_linear]", "offsets", "the rows of x, 4"});
   check_error<ShapeError>([&] { grouped_linear(x, w, from_counts({5, -1})); }, {"[grouped_linear]", "offsets"});
 }

@@ -7,6 +7,7 @@
 
 #include "weft/core/dtype.hpp"
 #include "weft/core/storage.hpp"
+#include "weft/core/where.hpp"
 
 namespace weft::inline WEFT_ABI::gpu {
 
@@ -21,15 +22,28 @@ void release_cached();
 
 /// Copies, in the order of the stream. `from` may be used again when it returns.
 void to_device(void* to, const void* from, std::size_t bytes);
-/// Copies, and waits until it has happened.
+/// Copies, and waits until it has happened. Throws what kernels found wrong, as synchronize does.
 void to_host(void* to, const void* from, std::size_t bytes);
 /// Copies within the GPU, in the order of the stream.
 void copy(void* to, const void* from, std::size_t bytes);
 /// y[i] = x[0][i] + x[1][i] + ..., or with `largest` their maximum, of `count` arrays of n numbers on the GPU: comm::tree_reduce's sums, bit
 /// for bit. y may be one of the arrays.
 void tree_reduce(Dtype type, bool largest, const void* const* x, Index count, void* y, Index n);
-/// Waits until all that this thread asked for has happened. Throws Error where it failed.
+/// Waits until all that this thread asked for has happened. Throws Error where it failed, and what kernels found wrong meanwhile.
 void synchronize();
+/// What a kernel found wrong, in memory that host and GPU both see, so that no check of values makes the host wait: raise(*this) throws it
+/// when this thread next waits for the GPU. The first one counts. Texts live as long as the program.
+struct Fault {
+  void (*raise)(const Fault&) = nullptr;  ///< null: nothing is wrong
+  const char *op = "", *what = "";        ///< who looked at which numbers, such as tokens
+  Where line = {};                        ///< the user's
+  const std::string* path = nullptr;      ///< of the module
+  Index extent = 0;                       ///< numbers belong into [0, extent)
+  const Index* ignored = nullptr;         ///< or are this one (never read by the GPU)
+  Index position = 0, value = 0;          ///< the first that does not
+};
+/// Where this thread's kernels note it.
+Fault& fault();
 /// This thread's cudaStream_t.
 void* stream();
 /// From now on products take the fastest algorithm instead of the one that cuBLASLt's heuristic names. What `path` holds is taken from

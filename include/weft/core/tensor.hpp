@@ -96,10 +96,14 @@ class Tensor {
     if (static_cast<Index>(values.size()) != numel())
       fail<ShapeError>("assign", "expected " + std::to_string(numel()) + " values for shape " + to_string(shape_) + ", got " +
                                      std::to_string(values.size()), where);
-    const Mirror to(*this);
-    std::size_t n = 0;
-    for_each_offset([&](Index at) { to[at] = values[n++]; });
-    to.write_back(*this);
+    if (contiguous()) {
+      detail::to_device(D{}, data(), values.data(), values.size_bytes());
+    } else {
+      const Mirror to(*this);
+      std::size_t n = 0;
+      for_each_offset([&](Index at) { to[at] = values[n++]; });
+      to.write_back(*this);
+    }
     storage_->touch(where);
   }
 

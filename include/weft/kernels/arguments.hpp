@@ -16,6 +16,17 @@ struct AdamWArgs {
   Index first = 0;             ///< where the elements begin in the parameter
 };
 
+/// What a loss's gradients are multiplied by: a number, or 1 / max(*count, 1) where the device has counted what the loss runs over.
+struct LossScale {
+  double number = 1;
+  const double* count = nullptr;
+
+  LossScale(double scale) : number(scale) {}
+  explicit LossScale(const double* counted) : count(counted) {}
+  template <class S>
+  WEFT_INLINE S in() const { return static_cast<S>(count == nullptr ? number : 1 / (*count > 1 ? *count : 1)); }
+};
+
 struct AttentionOptions {
   bool causal = true;  ///< query i sees keys j <= i + (Tk - Tq)
   double scale = 0;    ///< of the scores; 0 stands for 1 / sqrt(D)

@@ -56,6 +56,11 @@ struct DivScalarBy {
   double s;
   WEFT_SCALAR S operator()(S x) const { return static_cast<S>(static_cast<S>(s) / x); }
 };
+/// s / max(x, 1): the gradient of a mean over x
+struct DivScalarByCount {
+  double s;
+  WEFT_SCALAR S operator()(S x) const { return static_cast<S>(s) / (x > 1 ? x : S(1)); }
+};
 /// x / s
 struct DivScalar { double s; WEFT_SCALAR S operator()(S x) const { return Div{}(x, static_cast<S>(s)); } };
 /// s x + y, rounded once

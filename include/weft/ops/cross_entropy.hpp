@@ -13,24 +13,8 @@ namespace weft::inline WEFT_ABI {
 
 inline constexpr Index ignore_label = -100;  ///< labels of this value count for nothing
 
-namespace detail {
-/// How many labels count. Throws ShapeError where one is neither in [0, V) nor ignored.
-template <class D>
-Index count_labels(const Op& op, const Tensor<std::int64_t, D>& labels, Index V) {
-  Index count = 0;
-  const typename Tensor<std::int64_t, D>::Mirror values(labels);
-  labels.for_each_offset([&](Index at) {
-    if (values[at] == ignore_label) return;
-    ++count;
-    if (values[at] < 0 || values[at] >= V)
-      op.fail("expected every label in [0, " + std::to_string(V) + ") or ignored (-100), got " + std::to_string(values[at]));
-  });
-  return count;
-}
-}  // namespace detail
-
 /// The sum over rows of log(sum e^logits) - logits[label], and how many labels were not ignored. logits (..., V), labels (...).
-/// Throws ShapeError.
+/// Throws ShapeError, on the GPU for labels when the host next waits for it.
 template <class T, class D>
 Loss<stat_t<T>, D> cross_entropy(const Tensor<T, D>& logits, const Tensor<std::int64_t, D>& labels, Where where = here()) {
   Op op("cross_entropy", where);
@@ -39,7 +23,7 @@ Loss<stat_t<T>, D> cross_entropy(const Tensor<T, D>& logits, const Tensor<std::i
   rows_shape.erase(rows_shape.rank() - 1);
   op.expect_shape("labels", labels.shape(), rows_shape);
   const Index V = logits.size(-1), N = numel(rows_shape);
-  const Index count = detail::count_labels(op, labels, V);
+  const Count<D> count = detail::expect_inside(op, "label", labels, V, &ignore_label);
   const Tensor<T, D> rows = reshape(logits, {N, V}, where);
   const Tensor<T, D> x_NV = rows.strides().back() == 1 ? rows : contiguous(rows, false, where);
   const Tensor<std::int64_t, D> labels_N = reshape(contiguous(labels, false, where), {N}, where);
@@ -50,7 +34,7 @@ Loss<stat_t<T>, D> cross_entropy(const Tensor<T, D>& logits, const Tensor<std::i
                         dx = op.grad_of(x_NV)](const Tensor<stat_t<T>, D>& dsum) {
     kernels::cross_entropy_backward<T>(D{}, dsum, x, labels, ignore_label, lse, dx);
   });
-  return {sum, static_cast<double>(count)};
+  return {sum, count};
 }
 
 /// cross_entropy(linear(x, weight), labels), in chunks of rows. x (..., C), weight (V, C), labels (...). Where a tape records, the
@@ -68,7 +52,8 @@ Loss<stat_t<T>, D> linear_cross_entropy(const Tensor<T, D>& x, const Tensor<W, D
   Shape rows_shape = x.shape();
   rows_shape.erase(rows_shape.rank() - 1);
   op.expect_shape("labels", labels.shape(), rows_shape);
-  const Index N = numel(rows_shape), count = detail::count_labels(op, labels, V);
+  const Index N = numel(rows_shape);
+  const Count<D> count = detail::expect_inside(op, "label", labels, V, &ignore_label);
   const Tensor<T, D> rows = reshape(x, {N, C}, where);
   const Tensor<T, D> x_NC = rows.strides().back() == 1 ? rows : contiguous(rows, false, where);
   const Tensor<W, D> w_VC = contiguous(weight, false, where);
@@ -78,10 +63,10 @@ Loss<stat_t<T>, D> linear_cross_entropy(const Tensor<T, D>& x, const Tensor<W, D
   auto dweight = op.grad_of_parameter(w_VC);
   const Tensor<T, D> dx_NC = dx ? like(x_NC) : Tensor<T, D>();
   const Tensor<param_grad_t<W>, D> dw_VC = dweight.early();
-  const double counts = op.tape() != nullptr && op.tape()->key().counts[0] > 0 ? op.tape()->key().counts[0] : std::max<double>(static_cast<double>(count), 1);
-  const double scale = static_cast<stat_t<T>>(1 / counts);
+  const double of_step = op.tape() != nullptr ? op.tape()->key().counts[0] : 0;
+  const kernels::LossScale scale = of_step > 0 ? 1 / of_step : count.counted().defined() ? kernels::LossScale(count.counted().data()) : 1 / std::max<double>(count, 1);
   kernels::linear_cross_entropy<T, W>(D{}, x_NC, w_VC, labels_N, ignore_label, scale, sum, dx_NC, dw_VC);
-  sum = op.record(sum, [scale, dx_NC, dw_VC, dx = std::move(dx), dweight = std::move(dweight)](const Tensor<stat_t<T>, D>& dsum) {
+  sum = op.record(sum, [count, scale, dx_NC, dw_VC, dx = std::move(dx), dweight = std::move(dweight)](const Tensor<stat_t<T>, D>& dsum) {
     if (dx) {
       kernels::rescale<T>(D{}, dx_NC, dsum, scale);
       dx.take(dx_NC);
@@ -91,7 +76,7 @@ Loss<stat_t<T>, D> linear_cross_entropy(const Tensor<T, D>& x, const Tensor<W, D
       dweight.give(dw_VC);
     }
   });
-  return {sum, static_cast<double>(count)};
+  return {sum, count};
 }
 
 }  // namespace weft::inline WEFT_ABI

@@ -76,15 +76,21 @@ class AdamW : private Sink {
                                     " on " + std::to_string(sharing_.size()) + " ranks", where, "gradients that accumulate need step()");
     struct Updating {
       AdamW& self;
-      ~Updating() { self.updating_ = nullptr; }
-    } ending{*this};
+      bool whole = false;
+      ~Updating() {
+        self.updating_ = nullptr;
+        if (!whole && self.moved_.empty()) --self.steps_;  // no step was made
+      }
+    };
     prepare();
-    updating_ = &options;
     where_ = where;
     moved_.clear(), left_.clear();
     sums_ = units_.no_norms();
     ++steps_;
+    updating_ = &options;
+    Updating ending{*this};
     tape.backward(loss, where);
+    ending.whole = true;
     Tape::step_ended();
     const auto list = [](const Paths& paths) {
       std::string text;

@@ -10,19 +10,34 @@ namespace weft::inline WEFT_ABI {
 
 inline constexpr std::size_t max_loss_terms = 8;
 
+/// What a sum ran over: a number, or one that the GPU has counted, which the host reads where it asks.
+template <class D>
+class Count {
+ public:
+  Count(double number) : number_(number) {}
+  Count(Tensor<double, D> counted) : counted_(std::move(counted)) {}
+  operator double() const { return counted_.defined() ? counted_.item() : number_; }
+  /// Undefined where it is a number.
+  const Tensor<double, D>& counted() const { return counted_; }
+
+ private:
+  double number_ = 0;
+  Tensor<double, D> counted_;
+};
+
 template <class T, class D>
 class Loss {
  public:
   struct Term {
     Tensor<T, D> sum;              // ()
-    double count = 1;              ///< what the sum ran over in this micro-batch, such as labels
+    Count<D> count = 1;            ///< what the sum ran over in this micro-batch, such as labels
     double weight = 1;
     bool per_micro_batch = false;  ///< defined for each micro-batch and averaged over them, such as a load balance
     const char* name = "loss";
   };
 
   Loss() = default;
-  Loss(Tensor<T, D> sum, double count, const char* name = "loss") { add({std::move(sum), count, 1, false, name}); }
+  Loss(Tensor<T, D> sum, Count<D> count, const char* name = "loss") { add({std::move(sum), std::move(count), 1, false, name}); }
 
   void add(Term term) {
     if (size_ == max_loss_terms) fail<ValueError>("loss", "expected at most 8 terms", here());
@@ -33,7 +48,10 @@ class Loss {
   /// The sum over terms of weight * sum / count.
   double value() const {
     double total = 0;
-    for (const Term& t : terms()) total += t.weight * static_cast<double>(t.sum.item()) / (t.count > 0 ? t.count : 1);
+    for (const Term& t : terms()) {
+      const double count = t.count;
+      total += t.weight * static_cast<double>(t.sum.item()) / (count > 0 ? count : 1);
+    }
     return total;
   }
   friend Loss operator+(Loss a, const Loss& b) {

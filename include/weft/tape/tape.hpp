@@ -89,7 +89,8 @@ class Tape {
     bool reached = false;
     for (std::size_t i = 0; i < loss.terms().size(); ++i) {
       const auto& term = loss.terms()[i];
-      reached |= seed(term.sum, term.weight / denominator(term, key_.counts[i]), where);
+      if (term.count.counted().defined() && !term.per_micro_batch && !(key_.counts[i] > 0)) reached |= seed(term.sum, term.weight, term.count.counted());
+      else reached |= seed(term.sum, term.weight / denominator(term, key_.counts[i]));
     }
     if (!reached) nothing_reached(where);
     run();
@@ -102,7 +103,7 @@ class Tape {
     if (y.numel() != 1)
       fail<ShapeError>("backward", "expected a loss of one element, got shape " + to_string(y.shape()), where,
                        "reduce it first, for instance mean(loss)");
-    if (!seed(y, 1, where)) nothing_reached(where);
+    if (!seed(y, 1)) nothing_reached(where);
     run();
   }
   /// Gradients of y weighted by dy: the product of dy with the Jacobian.
@@ -249,13 +250,17 @@ class Tape {
   template <class Term>
   double denominator(const Term& term, double count) const {
     if (term.per_micro_batch) return static_cast<double>(key_.micros);
-    return count > 0 ? count : term.count > 0 ? term.count : 1;
+    if (count > 0) return count;
+    const double own = term.count;
+    return own > 0 ? own : 1;
   }
+  /// y's gradient is value or, where something was counted, value / max(counted, 1).
   template <class T, class D>
-  bool seed(const Tensor<T, D>& y, double value, Where) {
+  bool seed(const Tensor<T, D>& y, double value, const Tensor<double, D>& counted = {}) {
     if (!y.slot() || !reaches(y.slot()->base())) return false;
     Tensor<T, D> dy(y.shape());
-    kernels::fill<T>(D{}, static_cast<T>(static_cast<stat_t<T>>(value)), dy);
+    if (counted.defined()) kernels::map<kernels::DivScalarByCount, T, double>(D{}, {value}, dy, counted);
+    else kernels::fill<T>(D{}, static_cast<T>(static_cast<stat_t<T>>(value)), dy);
     Grad<T, D>(y.slot()).take(dy);
     return true;
   }

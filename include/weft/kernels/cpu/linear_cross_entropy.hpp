@@ -2,6 +2,7 @@
 // 64 MiB, and become their own gradient at once, so that no product is made twice.
 #pragma once
 
+#include "weft/kernels/arguments.hpp"
 #include "weft/kernels/cpu/map.hpp"
 #include "weft/kernels/cpu/matmul.hpp"
 #include "weft/kernels/cpu/rows.hpp"
@@ -38,7 +39,7 @@ View transposed(View view) {
 /// x (N, C), weight (V, C), any strides; labels (N) contiguous, in [0, V) or `ignore`; dx (N, C), dweight (V, C): last stride 1. Logits are
 /// of type T, as in a product of their own; the log-sum-exp is of these.
 template <class T, class W>
-void linear_cross_entropy(cpu, In<T, cpu> x, In<W, cpu> weight, In<std::int64_t, cpu> labels, Index ignore, double scale,
+void linear_cross_entropy(cpu, In<T, cpu> x, In<W, cpu> weight, In<std::int64_t, cpu> labels, Index ignore, LossScale scale,
                           Out<stat_t<T>, cpu> sum, Out<T, cpu> dx, Out<param_grad_t<W>, cpu> dweight) {
   using S = stat_t<T>;
   using G = param_grad_t<W>;
@@ -47,7 +48,7 @@ void linear_cross_entropy(cpu, In<T, cpu> x, In<W, cpu> weight, In<std::int64_t,
   const Scratch<T> block(high * V);
   const Scratch<double> losses(N);
   T* const logits = block.data();
-  const S d = static_cast<S>(scale);
+  const S d = scale.in<S>();
   for (Index n0 = 0; n0 < N; n0 += high) {
     const Index R = std::min(high, N - n0);
     const std::int64_t* const label = labels.data + n0;
@@ -87,8 +88,8 @@ void linear_cross_entropy(cpu, In<T, cpu> x, In<W, cpu> weight, In<std::int64_t,
 
 /// x *= by / scale, by a scalar on the device; nothing where that is 1. x contiguous.
 template <class T>
-void rescale(cpu, Out<T, cpu> x, In<stat_t<T>, cpu> by, double scale) {
-  const auto factor = static_cast<stat_t<T>>(static_cast<double>(*by.data) / scale);
+void rescale(cpu, Out<T, cpu> x, In<stat_t<T>, cpu> by, LossScale scale) {
+  const auto factor = static_cast<stat_t<T>>(static_cast<double>(*by.data) / static_cast<double>(scale.in<stat_t<T>>()));
   if (factor == stat_t<T>(1) || x.numel() == 0) return;
   map<MulScalar, T, T>(cpu{}, MulScalar{static_cast<double>(factor)}, x, x);
 }

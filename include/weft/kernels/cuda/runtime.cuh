@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "weft/kernels/cuda/launch.cuh"
@@ -185,7 +186,13 @@ struct Context {
   Pool pool;
   Staging staging;
   cudaStream_t stream = nullptr;
+  weft::gpu::Fault* fault = nullptr;  // pinned, and seen by the GPU
 
+  /// After the stream has been waited for.
+  void throw_fault() {
+    const weft::gpu::Fault found = std::exchange(*fault, {});
+    if (found.raise != nullptr) found.raise(found);
+  }
   static Context& mine() {
     thread_local Owner owner;
     return *owner.context;
@@ -210,6 +217,8 @@ struct Context {
       if (context == nullptr) {
         auto fresh = std::make_unique<Context>();
         check(cudaStreamCreateWithFlags(&fresh->stream, cudaStreamNonBlocking), "stream");
+        check(cudaMallocHost(&fresh->fault, sizeof(weft::gpu::Fault)), "stream");
+        *fresh->fault = {};
         context = fresh.release();
       }
       Pool::current() = &context->pool;
@@ -231,6 +240,7 @@ MemoryStats memory_stats() { return kernels::gpu::Context::mine().pool.stats(); 
 void reset_peak_memory() { kernels::gpu::Context::mine().pool.reset_peak(); }
 void release_cached() { kernels::gpu::Context::mine().pool.release_cached(); }
 void* stream() { return kernels::gpu::Context::mine().stream; }
+Fault& fault() { return *kernels::gpu::Context::mine().fault; }
 
 void to_device(void* to, const void* from, std::size_t bytes) {
   auto& mine = kernels::gpu::Context::mine();
@@ -244,7 +254,11 @@ void to_host(void* to, const void* from, std::size_t bytes) {
 void copy(void* to, const void* from, std::size_t bytes) {
   kernels::gpu::check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, kernels::gpu::stream()), "copy");
 }
-void synchronize() { kernels::gpu::check(cudaStreamSynchronize(kernels::gpu::stream()), "synchronize"); }
+void synchronize() {
+  auto& mine = kernels::gpu::Context::mine();
+  kernels::gpu::check(cudaStreamSynchronize(mine.stream), "synchronize");
+  mine.throw_fault();
+}
 
 std::string describe() {
   int device = 0;
