@@ -1,6 +1,6 @@
 // The GPU: kernels that move memory against the copy bandwidth, attention and GEMM in TFLOP/s, and steps of whole models in tokens a
 // second. Products take the fastest algorithms, kept in products.txt. benchmarks/peers/gpu_torch.py does the same models in PyTorch.
-// Usage: bench_cuda [PART...]   (memory gemm attention 124m 1.5b; only where named: layer 8b)
+// Usage: bench_cuda [PART...]   (memory gemm attention small 124m 1.5b; only where named: layer 8b)
 #include <chrono>
 #include <cstdio>
 #include <functional>
@@ -200,6 +200,44 @@ void model(const char* name, const nn::TransformerConfig& config, Index B, int s
   std::fflush(stdout);
 }
 
+/// Steps a second of a model so small that the host is what takes time: as they stand, and recorded.
+template <class T>
+void small() {
+  const Index B = 12, time = 64;
+  const nn::Transformer<T, T, cuda> m(nn::TransformerConfig::gpt2({.vocab = 65, .width = 128, .layers = 4, .heads = 4, .context = time}), 1);
+  optim::AdamW<cuda> adamw(m, {.beta2 = 0.99});
+  std::vector<std::int64_t> drawn(static_cast<std::size_t>(B * time));
+  for (std::size_t i = 0; i < drawn.size(); ++i) drawn[i] = static_cast<std::int64_t>(mix(1, i) % 65);
+  const auto x = from_vector<std::int64_t, cuda>(drawn, {B, time}), y = from_vector<std::int64_t, cuda>(drawn, {B, time});
+  Graph<cuda> graph;
+  Loss<float, cuda> loss;
+  const auto rate = [&](bool recorded) {
+    const int steps = 300;
+    double best = 1e30;
+    Index step = 0;
+    for (int round = 0; round < 4; ++round) {  // the first warms up
+      gpu::synchronize();
+      const auto begin = std::chrono::steady_clock::now();
+      for (int i = 0; i < steps; ++i, ++step) {
+        x.assign(drawn), y.assign(drawn);  // a batch of its own
+        const auto one_step = [&] {
+          Tape tape(Key{1, step, 0, 1, {static_cast<double>(B * time)}});
+          loss = m.loss(x, y);
+          tape.backward(loss);
+          adamw.step({.lr = 1e-4, .clip = 1});
+        };
+        if (recorded) graph.run({.step = step, .lr = 1e-4}, one_step);
+        else one_step();
+      }
+      gpu::synchronize();
+      if (round > 0) best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    }
+    return steps / best;
+  };
+  const double as_is = rate(false), recorded = rate(true);
+  std::printf("4 layers of width 128, 12 x 64, %s: %.0f steps/s, recorded %.0f steps/s, %.2f x; loss %.4f\n", dtype_name<T>, as_is, recorded, recorded / as_is, loss.value());
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
@@ -224,6 +262,7 @@ int main(int argc, char** argv) try {
     return nn::TransformerConfig::gpt2({.vocab = 50304, .width = width, .layers = layers, .heads = heads, .context = 1024});
   };
   if (parts.contains("layer")) layer();
+  if (wanted("small")) small<float>(), small<bf16>();
   if (wanted("124m")) model("GPT-2 124M", gpt2(768, 12, 12), 64, 12);
   gpu::release_cached();
   if (wanted("1.5b")) model("GPT-2 1.5B", gpt2(1600, 48, 25), 16, 6);

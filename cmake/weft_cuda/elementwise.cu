@@ -10,6 +10,7 @@ namespace weft::inline WEFT_ABI::kernels {
 /// Of any element type.
 #define WEFT_MAPS_OF_ANY(T)                     \
   template void fill<T>(cuda, T, Out<T, cuda>); \
+  template void count_up<T>(cuda, Index, Out<T, cuda>); \
   WEFT_MAP1(Copy, T, float)                     \
   WEFT_MAP1(Copy, T, double)                    \
   WEFT_MAP1(Copy, T, bf16)                      \

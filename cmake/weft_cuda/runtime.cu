@@ -1,2 +1,3 @@
-// Streams, memory and copies on the GPU: a part of weft::cuda.
+// Streams, memory, copies and recorded steps on the GPU: a part of weft::cuda.
+#include "weft/kernels/cuda/graph.cuh"
 #include "weft/kernels/cuda/runtime.cuh"

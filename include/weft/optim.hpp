@@ -8,6 +8,7 @@
 #include "weft/optim/parallel_equal.hpp"
 #include "weft/optim/schedule.hpp"
 #include "weft/optim/states.hpp"
+#include "weft/optim/step_count.hpp"
 #include "weft/optim/sum_tree.hpp"
 #include "weft/optim/unit.hpp"
 #include "weft/optim/units.hpp"

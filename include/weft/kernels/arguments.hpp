@@ -8,12 +8,21 @@ namespace weft::inline WEFT_ABI::kernels {
 /// Elements of a piece of squared_norm.
 inline constexpr Index norm_piece = 4096;
 
+/// What is told to a recorded step of AdamW before each launch.
+struct AdamWLaunch {
+  double lr, bias1, bias2;
+  Index step;  ///< t
+};
+
 struct AdamWArgs {
   double lr = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
   double bias1 = 1, bias2 = 1;  ///< 1 - beta1^t and 1 - beta2^t at step t = 1, 2, ...
   // Where moments are narrow, of stochastic rounding:
   RandomKey rounding = {};     ///< micro + 0, 1, 2 for the parameter, m and v
   Index first = 0;             ///< where the elements begin in the parameter
+  // Where the step is recorded:
+  const AdamWLaunch* launch = nullptr;  ///< on the GPU, in place of lr, bias1, bias2 and rounding.step
+  double lr_scale = 1;                  ///< of its lr
 };
 
 /// What a loss's gradients are multiplied by: a number, or 1 / max(*count, 1) where the device has counted what the loss runs over.

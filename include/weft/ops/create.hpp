@@ -25,10 +25,11 @@ Tensor<T, D> ones(const Shape& shape) { return full<T, D>(shape, static_cast<T>(
 /// start, start + 1, ..., start + n - 1.
 template <class T, class D = default_device>
 Tensor<T, D> arange(Index n, Index start = 0) {
-  Tensor<T, cpu> x({std::max<Index>(n, 0)});
-  for (Index i = 0; i < x.numel(); ++i) x.data()[i] = static_cast<T>(static_cast<stat_t<T>>(start + i));
-  if constexpr (std::is_same_v<D, cpu>) return x;
-  else return from_span<T, D>({x.data(), static_cast<std::size_t>(x.numel())}, x.shape());
+  Tensor<T, D> x({std::max<Index>(n, 0)});
+  if constexpr (std::is_same_v<D, cpu>)
+    for (Index i = 0; i < x.numel(); ++i) x.data()[i] = static_cast<T>(static_cast<stat_t<T>>(start + i));
+  else kernels::count_up<T>(D{}, start, x);
+  return x;
 }
 
 /// Normally distributed; element i is a function of the seed and i alone.

@@ -21,7 +21,8 @@ Tensor<T, D> max(const Tensor<T, D>& x, const Dims& axes = {}, bool keep = false
       Tensor<T, D> ties(r.kept), share(r.kept);
       kernels::map_sum<kernels::Eq, T, T, T>(D{}, {}, ties, x, detail::spread(y.get(), r, full));
       kernels::map<kernels::Div, T, T, T>(D{}, {}, share, detail::spread(dy, r, r.kept), ties);
-      const Tensor<T, D> zero = scalar<T, D>(T{});
+      const Tensor<T, D> zero(Shape{});
+      kernels::fill<T>(D{}, T{}, zero);
       Tensor<bool, D> largest(full);
       kernels::map<kernels::Eq, bool, T, T>(D{}, {}, largest, x, detail::spread(y.get(), r, full));
       kernels::map<kernels::Select, T, bool, T, T>(D{}, {}, dx, largest, detail::expanded(share, full), detail::expanded(zero, full));

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "weft/optim/adamw_config.hpp"
+#include "weft/optim/step_count.hpp"
 #include "weft/optim/units.hpp"
 #include "weft/tape/op.hpp"
 
@@ -36,6 +37,8 @@ class AdamW : private Sink {
   /// Updates every parameter that has a gradient, on any rank, and empties the gradients. A norm that is not finite changes nothing.
   GradientNorm step(StepOptions options, Where where = here()) {
     check(options, where);
+    const Launch* const recorded = detail::recording<D>();
+    if (recorded != nullptr) check_can_record(options, *recorded, where);
     Tape::step_ended();
     check_micro_batches(where);
     if (eager() && micros_ == 0) backward_ended(true);  // gradients that no tape wrote
@@ -43,13 +46,17 @@ class AdamW : private Sink {
     if (!eager() && !config_.exact) for_each_unit([](auto& u) { u.collect(false); });
     units_.share_flags([this](auto&& f) { units_.for_each_place(f); }, where);
     if (!eager()) reduce_all(where);
+    const Tensor<double, D> pieces = units_.squared_norms();
+    if (recorded != nullptr) return record(pieces, options, where);
     sums_ = units_.no_norms();
-    for_each_unit([this](auto& u) { u.squared_norms(sums_.data() + u.norms_at); });
+    read(pieces, sums_.data());
+    for_each_unit([this](auto& u) { u.note_bad(sums_.data() + u.norms_at); });
+    const Index before = steps_.get();
     const double norm = units_.norm(sums_, where);
-    const GradientNorm result(norm, steps_);
+    const GradientNorm result(norm, before);
     if (result.finite()) {
       prepare();
-      ++steps_;
+      steps_.set(before + 1);
       const Tensor<float, D> scale = scalar<float, D>(options.clip > 0 && norm > options.clip ? static_cast<float>(options.clip / norm) : 1.0f);
       units_.release_all();
       for_each_unit([&](auto& u) {
@@ -68,6 +75,8 @@ class AdamW : private Sink {
   template <class LossType>
   GradientNorm backward(Tape& tape, const LossType& loss, StepOptions options, Where where = here()) {
     check(options, where);
+    if (detail::recording<D>() != nullptr)
+      fail<ValueError>("adamw", "expected step() in a recorded step: backward() reads on the host, between its updates, what is finite", where);
     if (options.clip > 0)
       fail<ValueError>("adamw", "expected no clip for an update inside the backward, got " + std::to_string(options.clip), where,
                        "the norm of all gradients is known only when all exist: use step(), or clip 0");
@@ -79,14 +88,14 @@ class AdamW : private Sink {
       bool whole = false;
       ~Updating() {
         self.updating_ = nullptr;
-        if (!whole && self.moved_.empty()) --self.steps_;  // no step was made
+        if (!whole && self.moved_.empty()) self.steps_.set(self.steps_.get() - 1);  // no step was made
       }
     };
     prepare();
     where_ = where;
     moved_.clear(), left_.clear();
     sums_ = units_.no_norms();
-    ++steps_;
+    steps_.set(steps_.get() + 1);
     updating_ = &options;
     Updating ending{*this};
     tape.backward(loss, where);
@@ -97,7 +106,7 @@ class AdamW : private Sink {
       for (const std::string* path : paths) text += (text.empty() ? "" : ", ") + *path;
       return text;
     };
-    const GradientNorm result(units_.norm(sums_, where), steps_ - 1,
+    const GradientNorm result(units_.norm(sums_, where), steps_.get() - 1,
                               left_.empty() ? std::string() : "left as they were: " + list(left_) + "; already moved: " + list(moved_));
     clear();
     return result;
@@ -111,8 +120,9 @@ class AdamW : private Sink {
     const Index N = sharing_.size();
     return config_.zero < 2 ? sharing_.rank() * (micros / N) + i : i * N + sharing_.rank();
   }
-  Index steps() const { return steps_; }
-  void set_steps(Index steps) { steps_ = steps; }
+  /// Made so far. Waits for launches of a Graph.
+  Index steps() const { return steps_.get(); }
+  void set_steps(Index steps) { steps_.set(steps); }
   const AdamWConfig& config() const { return config_; }
   Communicator* ranks() const { return sharing_.ranks; }
   /// Elements of each unit, padding counted: what collectives move, and memory is counted, by. The first is what is in no list.
@@ -230,7 +240,10 @@ class AdamW : private Sink {
       u.sum_micro_batches();
       const auto each = [&u](auto&& f) { for (auto& p : u.places()) f(p); };
       units_.share_flags(each, where_);
-      u.squared_norms(sums_.data() + u.norms_at);
+      const Tensor<double, D> pieces({u.own_pieces()});
+      u.squared_norms(pieces.data());
+      read(pieces, sums_.data() + u.norms_at);
+      u.note_bad(sums_.data() + u.norms_at);
       units_.share_flags(each, where_);  // now with what is not finite
       for (auto& p : u.places())
         if (p.has) (p.bad ? left_ : moved_).push_back(&p.path);
@@ -255,14 +268,15 @@ class AdamW : private Sink {
   }
   /// The states stay: holes between activations would be no place for them, and the next step would need other memory.
   void prepare() {
-    if (steps_ > 0) return;
+    if (steps_.host() > 0) return;
     memory_of<D>().release_cached();
     for_each_unit([](auto& u) { u.prepare(); });
   }
   kernels::AdamWArgs arguments(double lr) const {
-    const auto t = static_cast<double>(steps_);
+    const Index steps = steps_.host();
+    const auto t = static_cast<double>(steps);
     return {lr, config_.beta1, config_.beta2, config_.eps, 0, 1 - std::pow(config_.beta1, t), 1 - std::pow(config_.beta2, t),
-            RandomKey{{}, static_cast<std::uint32_t>(steps_), 0}, 0};
+            RandomKey{{}, static_cast<std::uint32_t>(steps), 0}, 0};
   }
   void reduce_all(Where where) {
     if (sharing_.size() == 1) return;
@@ -279,6 +293,33 @@ class AdamW : private Sink {
       }, units_[i]);
     finish(before);
   }
+  static void read(const Tensor<double, D>& pieces, double* sums) {
+    weft::detail::to_host(D{}, sums, pieces.data(), static_cast<std::size_t>(pieces.numel()) * sizeof(double));
+  }
+
+  // ---- A step that is recorded (core/graph.hpp), whose norm the host does not see.
+
+  void check_can_record(const StepOptions& options, const Launch& now, Where where) const {
+    if (sharing_.size() > 1 || config_.zero > 0)
+      fail<ValueError>("adamw", "expected one rank and ZeRO 0 in a recorded step, got " + std::to_string(sharing_.size()) + " and ZeRO " + std::to_string(config_.zero), where);
+    if (options.lr != now.lr)
+      fail<ValueError>("adamw", "expected in a recorded step the lr that run was given, " + std::to_string(now.lr) + ", got " + std::to_string(options.lr), where,
+                       "graph.run({.step = n, .lr = lr}, f), and in f adamw.step({.lr = lr}); a group's lr_scale makes it differ");
+    if (steps_.host() == 0)
+      fail<ValueError>("adamw", "expected a step before the one that is recorded, since it makes m and v", where, "call step() in the graph's first run too");
+  }
+  GradientNorm record(const Tensor<double, D>& pieces, const StepOptions& options, Where where) {
+    if constexpr (!std::is_same_v<D, cpu>) {
+      const auto recorded = steps_.record(pieces, options.clip, [this](double lr) { return arguments(lr); });
+      kernels::AdamWArgs args = arguments(options.lr);
+      args.launch = recorded.launch;
+      for_each_unit([&](auto& u) { u.update(args, recorded.scale, where); });
+      clear();
+      return recorded.norm;
+    }
+    return {};
+  }
+
   void clear() {
     reducing_ = nullptr;
     to_reduce_ = 0, micros_ = 0;
@@ -292,7 +333,7 @@ class AdamW : private Sink {
   AdamWConfig config_;
   Sharing sharing_;
   Units<D> units_;
-  Index steps_ = 0;
+  StepCount<D> steps_;
   Index micros_ = 0;                     // backwards since the last step
   std::size_t to_reduce_ = 0;            // units that have left in this backward
   AnyUnit* reducing_ = nullptr;

@@ -9,6 +9,7 @@
 
 #include "weft/core/error.hpp"
 #include "weft/core/shape.hpp"
+#include "weft/core/storage.hpp"
 
 namespace weft::inline WEFT_ABI::optim {
 
@@ -41,20 +42,28 @@ struct StepOptions {
 /// they were.
 class GradientNorm {
  public:
+  GradientNorm() = default;
   /// `changed` names what a step inside the backward had already updated, and what it left alone; empty: no weight was changed.
   GradientNorm(double norm, Index step, std::string changed = {}) : norm_(norm), step_(step), changed_(std::move(changed)) {}
-  bool finite() const { return std::isfinite(norm_); }
+  /// Of a recorded step, which writes it to this block at each launch; `read` waits for the last.
+  GradientNorm(Ref<Storage> block, double (*read)(const Storage& block)) : block_(std::move(block)), read_(read) {}
+  bool finite() const { return std::isfinite(value()); }
   operator double() const {
-    if (!finite())
-      throw NumericError("[adamw] expected a finite gradient norm, got " + std::to_string(norm_) + " in step " + std::to_string(step_) +
+    const double norm = value();
+    if (!std::isfinite(norm))
+      throw NumericError("[adamw] expected a finite gradient norm, got " + std::to_string(norm) + " in step " + std::to_string(step_) +
                          "; " + (changed_.empty() ? "no weight was changed" : changed_) + "\n  hint: run the step again under Tape(key, {.check = true}), which names the op");
-    return norm_;
+    return norm;
   }
 
  private:
-  double norm_;
-  Index step_;
+  double value() const { return read_ != nullptr ? read_(*block_) : norm_; }
+
+  double norm_ = 0;
+  Index step_ = 0;
   std::string changed_;
+  Ref<Storage> block_;
+  double (*read_)(const Storage&) = nullptr;
 };
 
 }  // namespace weft::inline WEFT_ABI::optim

@@ -137,16 +137,17 @@ class Unit {
     for (Place& p : places_) p.has = p.bad = false;
   }
 
-  /// Sums of squares of the pieces that this rank owns, 0 for what is not there: own_pieces() of them.
-  void squared_norms(double* sums) {
-    const Tensor<double, D> pieces({own_pieces()});
-    kernels::fill<double>(D{}, 0, pieces);
+  /// Sums of squares of the pieces that this rank owns, 0 for what is not there: own_pieces() of them, on the device.
+  void squared_norms(double* pieces) {
+    kernels::fill<double>(D{}, 0, Out<double, D>{pieces, {own_pieces()}, {1}, 0});
     for_spans(cut_.own(), [&](Place& p, const Span& s) {
       if (!p.has) return;
       const Index at = s.order / Cut::piece, n = (s.count + Cut::piece - 1) / Cut::piece;
-      kernels::squared_norm<S>(D{}, In<S, D>{gradient_at(s), {s.count}, {1}}, Out<double, D>{pieces.data() + at, {n}, {1}, 0});
+      kernels::squared_norm<S>(D{}, In<S, D>{gradient_at(s), {s.count}, {1}}, Out<double, D>{pieces + at, {n}, {1}, 0});
     });
-    weft::detail::to_host(D{}, sums, pieces.data(), static_cast<std::size_t>(own_pieces()) * sizeof(double));
+  }
+  /// Notes by these sums which parameters' gradients are not finite.
+  void note_bad(const double* sums) {
     for_spans(cut_.own(), [&](Place& p, const Span& s) {
       if (!p.has) return;
       const Index at = s.order / Cut::piece, n = (s.count + Cut::piece - 1) / Cut::piece;
@@ -175,6 +176,7 @@ class Unit {
         if (!p.has || p.bad) return;
         kernels::AdamWArgs args = common;
         args.lr *= p.rates.lr_scale;
+        args.lr_scale = p.rates.lr_scale;
         args.weight_decay = p.rates.weight_decay;
         args.rounding.key = p.rates.rounding;
         args.first = s.first;

@@ -115,6 +115,12 @@ class Units {
   }
   /// Sums of squares of this rank's pieces; a unit's begin at its norms_at.
   Sums no_norms() const { return Sums(own_pieces_, 0.0); }
+  /// The same, of all units, on the device.
+  Tensor<double, D> squared_norms() {
+    const Tensor<double, D> pieces({static_cast<Index>(own_pieces_)});
+    for_each([&](auto& u) { u.squared_norms(pieces.data() + u.norms_at); });
+    return pieces;
+  }
   /// The root of the sum over all pieces of all ranks, in the order of units: padding has no piece.
   double norm(const Sums& own, Where where) {
     const int N = sharing_.size();

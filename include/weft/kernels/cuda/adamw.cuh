@@ -1,11 +1,13 @@
 // AdamW in one pass over memory, and the squared norm of a gradient in fixed pieces: a block sums a piece, in an order that does not
-// depend on where the gradient lies. An element's new value depends on that element alone.
+// depend on where the gradient lies. An element's new value depends on that element alone. One .cu file includes this: adamw_scale is no
+// template.
 #pragma once
 
 #include <cmath>
 
 #include "weft/kernels/cuda/adamw.hpp"
 #include "weft/kernels/cuda/elements.cuh"
+#include "weft/kernels/cuda/fault.cuh"
 
 namespace weft::inline WEFT_ABI::kernels {
 
@@ -67,12 +69,35 @@ __device__ inline void adamw_elements(Index i, const AdamWFactors<stat_t<W>>& k,
   }
 }
 
+/// A recorded step's factors, as the host computes them: each operation rounded by itself.
+template <class S>
+__device__ inline void read_launch(const AdamWArgs& args, AdamWFactors<S>& factors, RandomKey& rounding) {
+  const AdamWLaunch now = *args.launch;
+  const double lr = __dmul_rn(now.lr, args.lr_scale);
+  factors.decay = static_cast<S>(__dsub_rn(1.0, __dmul_rn(lr, args.weight_decay)));
+  factors.step = static_cast<S>(__ddiv_rn(lr, now.bias1));
+  factors.root_bias2 = static_cast<S>(__dsqrt_rn(now.bias2));
+  rounding.step = static_cast<std::uint32_t>(now.step);
+}
+
 /// The last `rest` elements make no whole pack.
-template <class W, class G, class M, int V>
-__global__ void __launch_bounds__(256) adamw_kernel(Index packs, int rest, AdamWFactors<stat_t<W>> factors, RandomKey rounding, Index first,
+template <class W, class G, class M, int V, bool recorded>
+__global__ void __launch_bounds__(256) adamw_kernel(Index packs, int rest, AdamWFactors<stat_t<W>> factors, const __grid_constant__ AdamWArgs args,
                                                     const float* scale, W* param, stat_t<W>* master, const G* grad, M* m, M* v) {
   const float factor = scale != nullptr ? *scale : 1.0f;
   if (!(factor - factor == 0)) return;  // not finite
+  RandomKey rounding = args.rounding;
+  const Index first = args.first;
+  if constexpr (recorded) {
+    __shared__ AdamWFactors<stat_t<W>> of_launch;
+    __shared__ std::uint32_t step;
+    if (threadIdx.x == 0) {
+      read_launch(args, factors, rounding);
+      of_launch = factors, step = rounding.step;
+    }
+    __syncthreads();
+    factors = of_launch, rounding.step = step;
+  }
   const Index thread = thread_index();
   for (Index i = thread; i < packs; i += thread_count())
     adamw_elements<W, G, M, V>(i * V, factors, static_cast<stat_t<W>>(factor), rounding, first, param, master, grad, m, v);
@@ -105,7 +130,33 @@ __global__ void __launch_bounds__(256) squared_norm_kernel(const G* grad, Index 
   }
 }
 
+__global__ void __launch_bounds__(1024) adamw_scale_kernel(double* pieces, Index n, double clip, const AdamWLaunch* launch,
+                                                           const __grid_constant__ weft::gpu::Fault wrong, weft::gpu::Fault* fault, double* norm,
+                                                           float* scale, std::int64_t* taken) {
+  for (Index step = 1; step < n; step *= 2) {
+    for (Index i = 2 * step * threadIdx.x; i + step < n; i += 2 * step * blockDim.x) pieces[i] += pieces[i + step];
+    __syncthreads();
+  }
+  if (threadIdx.x != 0) return;
+  const double root = n > 0 ? std::sqrt(pieces[0]) : 0.0;
+  *norm = root;
+  if (!(root - root == 0)) note(fault, wrong, launch->step - 1, __double_as_longlong(root));
+  if (faulty(fault)) {
+    *scale = std::numeric_limits<float>::quiet_NaN();
+    if (taken[1] == 0) taken[0] = launch->step - 1, taken[1] = 1;
+  } else {
+    *scale = clip > 0 && root > clip ? static_cast<float>(clip / root) : 1.0f;
+    taken[0] = launch->step, taken[1] = 0;
+  }
+}
+
 }  // namespace gpu
+
+void adamw_scale(cuda, Out<double, cuda> pieces, double clip, const AdamWLaunch* launch, const weft::gpu::Fault& wrong, Out<double, cuda> norm,
+                 Out<float, cuda> scale, Out<std::int64_t, cuda> taken) {
+  gpu::adamw_scale_kernel<<<1, 1024, 0, gpu::stream()>>>(pieces.data, pieces.numel(), clip, launch, wrong, &weft::gpu::fault(), norm.data, scale.data, taken.data);
+  gpu::check_launch("adamw");
+}
 
 template <class W, class G, class M>
 void adamw_step(cuda, Out<W, cuda> param, Out<stat_t<W>, cuda> master, In<G, cuda> grad, Out<M, cuda> m, Out<M, cuda> v, const AdamWArgs& args,
@@ -123,14 +174,15 @@ void adamw_step(cuda, Out<W, cuda> param, Out<stat_t<W>, cuda> master, In<G, cud
                                      static_cast<S>(args.lr / args.bias1),
                                      static_cast<S>(std::sqrt(args.bias2)),
                                      static_cast<S>(args.eps)};
+  const auto launch = [&](auto now, auto recorded, int width) {
+    (args.launch != nullptr ? recorded : now)<<<gpu::blocks_for(n / width), 256, 0, gpu::stream()>>>(
+        n / width, static_cast<int>(n % width), factors, args, scale.data, param.data, master.data, grad.data, m.data, v.data);
+  };
   constexpr int V = rounded ? 8 : gpu::pack_of<S>;  // a block of Philox rounds eight
   if (gpu::is_aligned<V>(param.data) && gpu::is_aligned<V>(master.data) && gpu::is_aligned<V>(grad.data) && gpu::is_aligned<V>(m.data) &&
       gpu::is_aligned<V>(v.data) && (!rounded || args.first % V == 0))
-    gpu::adamw_kernel<W, G, M, V><<<gpu::blocks_for(n / V), 256, 0, gpu::stream()>>>(n / V, static_cast<int>(n % V), factors, args.rounding, args.first,
-                                                                                     scale.data, param.data, master.data, grad.data, m.data, v.data);
-  else
-    gpu::adamw_kernel<W, G, M, 1><<<gpu::blocks_for(n), 256, 0, gpu::stream()>>>(n, 0, factors, args.rounding, args.first, scale.data, param.data,
-                                                                                 master.data, grad.data, m.data, v.data);
+    launch(gpu::adamw_kernel<W, G, M, V, false>, gpu::adamw_kernel<W, G, M, V, true>, V);
+  else launch(gpu::adamw_kernel<W, G, M, 1, false>, gpu::adamw_kernel<W, G, M, 1, true>, 1);
   gpu::check_launch("adamw");
 }
 

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "weft/core/graph.hpp"
 #include "weft/kernels/cuda/dropout.hpp"
 #include "weft/kernels/cuda/rows.cuh"
 
@@ -15,11 +16,19 @@ struct DropoutRule {
   RandomKey key;
   std::uint32_t threshold;  // words below it drop their element
   bool none;                // no word reaches it
+  const std::uint32_t* step;  // in place of the key's, where that is recorded
+
+  __device__ RandomKey key_now() const {
+    RandomKey now = key;
+    if (step != nullptr) now.step = *step;
+    return now;
+  }
 };
 
 /// Packs of V, a multiple of 4, which lie together; a thread has `each` of them, under way together.
 template <class T, int V, int each>
 __global__ void __launch_bounds__(256) dropout_packs(const T* x, Index packs, DropoutRule rule, stat_t<T> scale, T* y, int beta) {
+  const RandomKey key = rule.key_now();
   for (Index at = static_cast<Index>(blockIdx.x) * (256 * each) + threadIdx.x; at < packs;
        at += static_cast<Index>(gridDim.x) * (256 * each)) {
     Words<T, V> words[each];
@@ -33,7 +42,7 @@ __global__ void __launch_bounds__(256) dropout_packs(const T* x, Index packs, Dr
       bool kept[V];
 #pragma unroll
       for (int i = 0; i < V; i += 4) {
-        const PhiloxWords drawn = philox(rule.key, static_cast<std::uint64_t>(pack) * (V / 4) + i / 4);
+        const PhiloxWords drawn = philox(key, static_cast<std::uint64_t>(pack) * (V / 4) + i / 4);
 #pragma unroll
         for (int j = 0; j < 4; ++j) kept[i + j] = drawn.w[j] >= rule.threshold && !rule.none;
       }
@@ -51,9 +60,10 @@ template <class T>
 __global__ void __launch_bounds__(256) dropout_any(const __grid_constant__ Rows<const T> x, Index N, Index C, DropoutRule rule,
                                                    stat_t<T> scale, const __grid_constant__ Rows<T> y, int beta) {
   using S = stat_t<T>;
+  const RandomKey key = rule.key_now();
   for (Index item = thread_index(); item < N * C; item += thread_count()) {
     const Index n = N == 1 ? 0 : divide(item, C), c = item - n * C;
-    const PhiloxWords drawn = philox(rule.key, static_cast<std::uint64_t>(item) / 4);
+    const PhiloxWords drawn = philox(key, static_cast<std::uint64_t>(item) / 4);
     const int at = static_cast<int>(item % 4);
     const std::uint32_t word = at == 0 ? drawn.w[0] : at == 1 ? drawn.w[1] : at == 2 ? drawn.w[2] : drawn.w[3];
     put(y[n][c], word >= rule.threshold && !rule.none ? static_cast<S>(x[n][c]) * scale : S(0), beta);
@@ -71,7 +81,7 @@ void dropout_forward(cuda, In<T, cuda> x, double rate, RandomKey key, Out<T, cud
   const bool none = limit > 4294967295.0;  // no word reaches it
   const std::uint32_t threshold = none ? 0 : static_cast<std::uint32_t>(std::ceil(limit));
   const S scale = none ? S(0) : static_cast<S>(1 / (1 - rate));
-  const gpu::DropoutRule rule{key, threshold, none};
+  const gpu::DropoutRule rule{key, threshold, none, weft::gpu::launch_step(key.step)};
   constexpr int V = sizeof(T) == 2 ? 8 : 4, each = 2;
   const gpu::Extents at(y.shape, x.contiguous() && y.contiguous());
   if (sizeof(T) <= 4 && at.N == 1 && at.C % V == 0 && gpu::is_aligned<V>(x.data) && gpu::is_aligned<V>(y.data)) {

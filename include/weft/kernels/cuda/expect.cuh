@@ -1,21 +1,13 @@
-// Checks of numbers that lie on the GPU. One block each, so that the first that is wrong is the first in order; one thread notes it, and
-// a stream's kernels come one after the other, so no two write at once. One .cu file includes this: nothing here is a template.
+// Checks of numbers that lie on the GPU. One block each, so that the first that is wrong is the first in order. One .cu file includes
+// this: nothing here is a template.
 #pragma once
 
 #include "weft/kernels/cuda/expect.hpp"
-#include "weft/kernels/cuda/launch.cuh"
+#include "weft/kernels/cuda/fault.cuh"
 
 namespace weft::inline WEFT_ABI::kernels {
 
 namespace gpu {
-
-__device__ inline void note(weft::gpu::Fault* at, const weft::gpu::Fault& wrong, Index position, Index value) {
-  if (at->raise != nullptr) return;
-  at->op = wrong.op, at->what = wrong.what, at->line = wrong.line, at->path = wrong.path;
-  at->extent = wrong.extent, at->ignored = wrong.ignored, at->position = position, at->value = value;
-  __threadfence_system();
-  at->raise = wrong.raise;
-}
 
 __global__ void __launch_bounds__(1024) expect_inside_kernel(const std::int64_t* index, Index N, bool ignoring, Index ignored,
                                                              const __grid_constant__ weft::gpu::Fault wrong, weft::gpu::Fault* fault, double* count) {

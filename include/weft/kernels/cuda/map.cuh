@@ -184,6 +184,11 @@ bool goes_in_packs(const Loops<K>& loops, const bool (&aligned)[K]) {
   return true;
 }
 
+template <class T>
+__global__ void __launch_bounds__(256) count_up_kernel(Index start, Index n, T* y) {
+  for (Index i = thread_index(); i < n; i += thread_count()) y[i] = static_cast<T>(static_cast<stat_t<T>>(start + i));
+}
+
 template <class F, class TY, class... TX>
 void map_launch(F f, const Out<TY, cuda>& y, const In<TX, cuda>&... x) {
   if (!y || y.numel() == 0) return;
@@ -250,6 +255,13 @@ void map(cuda, F f, Out<TY, cuda> y, std::type_identity_t<In<TX, cuda>>... x) {
   using Form = gpu::form_of<F, TY, TX...>;
   if constexpr (std::is_same_v<Form, F>) gpu::map_launch<F, TY, TX...>(f, y, x...);
   else gpu::map_launch<Form, TY, TX...>(Form{}, y, x...);
+}
+
+template <class T>
+void count_up(cuda, Index start, Out<T, cuda> y) {
+  if (y.numel() == 0) return;
+  gpu::count_up_kernel<T><<<gpu::blocks_for(y.numel()), 256, 0, gpu::stream()>>>(start, y.numel(), y.data);
+  gpu::check_launch("arange");
 }
 
 template <class T>

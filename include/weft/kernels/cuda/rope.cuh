@@ -5,6 +5,7 @@
 #include <cmath>
 #include <optional>
 
+#include "weft/core/graph.hpp"
 #include "weft/kernels/cuda/elements.cuh"
 #include "weft/kernels/cuda/rope.hpp"
 
@@ -50,7 +51,8 @@ __global__ void __launch_bounds__(256) rope_table(const __grid_constant__ RopeFr
   }
 }
 
-/// The table of positions start, start + 1, ..., of which this thread keeps the last: every layer of a model asks for the same.
+/// The table of positions start, start + 1, ..., of which this thread keeps the last: every layer of a model asks for the same. A recorded
+/// step keeps what it reads; one that it makes is its own, since it is filled only when the step is launched.
 template <class S>
 const S* rope_table_from(Index start, Index rows, Index D, double theta) {
   struct Kept {
@@ -59,13 +61,15 @@ const S* rope_table_from(Index start, Index rows, Index D, double theta) {
     double theta = 0;
   };
   thread_local Kept kept;
-  if (!kept.table || kept.start != start || kept.rows < rows || kept.D != D || kept.theta != theta) {
-    kept = {new_storage<cuda>(static_cast<std::size_t>(rows * D) * sizeof(S)), start, rows, D, theta};
-    rope_table<S><<<blocks_for(rows * D / 2), 256, 0, stream()>>>(RopeFrequencies::of(theta, D), nullptr, start, rows, D,
-                                                                  static_cast<S*>(kept.table->data));
+  Ref<Storage> table = kept.table;
+  if (!table || kept.start != start || kept.rows < rows || kept.D != D || kept.theta != theta) {
+    table = new_storage<cuda>(static_cast<std::size_t>(rows * D) * sizeof(S));
+    if (weft::gpu::recording() == nullptr) kept = {table, start, rows, D, theta};
+    rope_table<S><<<blocks_for(rows * D / 2), 256, 0, stream()>>>(RopeFrequencies::of(theta, D), nullptr, start, rows, D, static_cast<S*>(table->data));
     check_launch("rope");
   }
-  return static_cast<const S*>(kept.table->data);
+  weft::gpu::keep_for_launches(table);
+  return static_cast<const S*>(table->data);
 }
 
 struct RopeStrides {

@@ -1,156 +1,18 @@
-// Defines weft/core/gpu.hpp: a stream and a caching allocator for each thread. All that a thread asks for runs in the order of its
-// stream, so a block that is given back may serve the next request at once: what used it before is ahead in the stream.
+// Defines weft/core/gpu.hpp: a stream, a caching allocator and a place for faults for each thread.
 #pragma once
 
 #include <cstdio>
 #include <cstring>
-#include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <utility>
 #include <vector>
 
+#include "weft/core/graph.hpp"
 #include "weft/kernels/cuda/launch.cuh"
+#include "weft/kernels/cuda/pool.cuh"
 
 namespace weft::inline WEFT_ABI::kernels::gpu {
-
-/// Blocks cut from segments of the driver, and joined with their neighbours when they come back; small and large ones apart, so
-/// that what lives long does not split what is large.
-class Pool final : public Memory {
- public:
-  void* allocate(std::size_t bytes) override {
-    const std::lock_guard lock(mutex_);
-    const std::size_t size = rounded(bytes);
-    std::set<Free>& free = free_[size > small];
-    auto best = free.lower_bound({size, nullptr});
-    if (best == free.end()) {
-      const std::size_t segment = size <= small ? small_segment : std::max((size + large_grain - 1) / large_grain * large_grain, large_segment);
-      map(segment, size > small);
-      best = free.lower_bound({size, nullptr});
-    }
-    char* const data = best->data;
-    const std::size_t there = best->size;
-    free.erase(best);
-    Block& block = blocks_.at(data);
-    block.free = false;
-    if (there - size >= grain) {
-      block.size = size;
-      blocks_[data + size] = {there - size, block.segment, true};
-      free.insert({there - size, data + size});
-    }
-    stats_.live += block.size, stats_.cached -= block.size;
-    stats_.peak = std::max(stats_.peak, stats_.live);
-    return data;
-  }
-  void release(void* data, std::size_t) override {
-    if (this != current()) cudaDeviceSynchronize();  // another thread's stream may still use it
-    const std::lock_guard lock(mutex_);
-    auto block = blocks_.find(static_cast<char*>(data));
-    stats_.live -= block->second.size, stats_.cached += block->second.size;
-    std::set<Free>& free = free_[segments_.at(block->second.segment).large];
-    const auto joins = [](auto first, auto second) {
-      return second->second.free && first->second.free && first->second.segment == second->second.segment;
-    };
-    block->second.free = true;
-    if (const auto after = std::next(block); after != blocks_.end() && joins(block, after)) {
-      free.erase({after->second.size, after->first});
-      block->second.size += after->second.size;
-      blocks_.erase(after);
-    }
-    if (block != blocks_.begin())
-      if (const auto before = std::prev(block); joins(before, block)) {
-        free.erase({before->second.size, before->first});
-        before->second.size += block->second.size;
-        blocks_.erase(block);
-        block = before;
-      }
-    free.insert({block->second.size, block->first});
-  }
-  /// Returns segments of which nothing is held to the driver.
-  void release_cached() override {
-    const std::lock_guard lock(mutex_);
-    unmap_free();
-  }
-  MemoryStats stats() const {
-    const std::lock_guard lock(mutex_);
-    return stats_;
-  }
-  void reset_peak() {
-    const std::lock_guard lock(mutex_);
-    stats_.peak = stats_.live;
-  }
-  /// This thread's, or null before it asked for one.
-  static Pool*& current() {
-    thread_local Pool* pool = nullptr;
-    return pool;
-  }
-
- private:
-  static constexpr std::size_t grain = 512, small = std::size_t{1} << 20, small_segment = std::size_t{8} << 20,
-                               large_segment = std::size_t{64} << 20, large_grain = std::size_t{2} << 20;
-  struct Block {
-    std::size_t size;
-    char* segment;
-    bool free;
-  };
-  struct Free {
-    std::size_t size;
-    char* data;
-    bool operator<(const Free& other) const { return size != other.size ? size < other.size : data < other.data; }
-  };
-  struct Segment {
-    std::size_t size;
-    bool large;
-  };
-  static std::size_t rounded(std::size_t bytes) { return std::max<std::size_t>((bytes + grain - 1) / grain * grain, grain); }
-
-  void map(std::size_t size, bool large) {
-    void* data = nullptr;
-    ++stats_.system_calls;
-    cudaError_t status = cudaMalloc(&data, size);
-    if (status == cudaErrorMemoryAllocation) {
-      cudaGetLastError();  // forget it
-      unmap_free();
-      status = cudaMalloc(&data, size);
-    }
-    if (status == cudaErrorMemoryAllocation) {
-      cudaGetLastError();
-      std::size_t free = 0, total = 0;
-      cudaMemGetInfo(&free, &total);
-      throw MemoryError("[allocate] expected " + std::to_string(size) + " bytes of GPU memory, " + std::to_string(free) + " of " +
-                        std::to_string(total) + " are free\n  live: " + std::to_string(stats_.live) +
-                        " bytes\n  hint: a smaller micro-batch, or --recompute, needs less");
-    }
-    check(status, "allocate");
-    char* const begin = static_cast<char*>(data);
-    segments_[begin] = {size, large};
-    blocks_[begin] = {size, begin, true};
-    free_[large].insert({size, begin});
-    stats_.cached += size;
-  }
-  void unmap_free() {
-    cudaDeviceSynchronize();
-    for (auto segment = segments_.begin(); segment != segments_.end();) {
-      const auto block = blocks_.find(segment->first);
-      if (!block->second.free || block->second.size != segment->second.size) {
-        ++segment;
-        continue;
-      }
-      free_[segment->second.large].erase({block->second.size, block->first});
-      stats_.cached -= block->second.size;
-      blocks_.erase(block);
-      cudaFree(segment->first);
-      segment = segments_.erase(segment);
-    }
-  }
-
-  mutable std::mutex mutex_;
-  std::map<char*, Segment> segments_;
-  std::map<char*, Block> blocks_;  // by address
-  std::set<Free> free_[2];         // small, large
-  MemoryStats stats_;
-};
 
 /// Pinned memory through which small things go to the GPU, so that the copy runs beside the host's work; a slot is used again when its
 /// copy has happened.
@@ -187,11 +49,26 @@ struct Context {
   Staging staging;
   cudaStream_t stream = nullptr;
   weft::gpu::Fault* fault = nullptr;  // pinned, and seen by the GPU
+  Index faults_thrown = 0;
+  weft::gpu::Recording* recording = nullptr;
+  Pool* recording_pool = nullptr;            // memory of the step that is recorded, or null
+  std::vector<std::unique_ptr<Pool>> graph_pools;
+  std::vector<Pool*> idle_pools;             // of graphs that ended
 
+  Memory& memory() { return recording_pool != nullptr ? *recording_pool : pool; }
   /// After the stream has been waited for.
   void throw_fault() {
     const weft::gpu::Fault found = std::exchange(*fault, {});
-    if (found.raise != nullptr) found.raise(found);
+    if (found.raise == nullptr) return;
+    ++faults_thrown;
+    found.raise(found);
+  }
+  void expect_no_recording(const char* problem, const char* hint) const {
+    if (recording != nullptr) throw Error(std::string("[graph] ") + problem + "\n  hint: " + hint);
+  }
+  void expect_no_wait() const {
+    expect_no_recording("expected a step that the host does not wait for while it is recorded",
+                        "item(), value(), to<cpu>, printing, a Tape's check and updates inside the backward read from the GPU: leave results in tensors, and read them after run()");
   }
   static Context& mine() {
     thread_local Owner owner;
@@ -235,19 +112,34 @@ struct Context {
 
 namespace weft::inline WEFT_ABI::gpu {
 
-Memory& memory() { return kernels::gpu::Context::mine().pool; }
-MemoryStats memory_stats() { return kernels::gpu::Context::mine().pool.stats(); }
-void reset_peak_memory() { kernels::gpu::Context::mine().pool.reset_peak(); }
-void release_cached() { kernels::gpu::Context::mine().pool.release_cached(); }
+Memory& memory() { return kernels::gpu::Context::mine().memory(); }
+MemoryStats memory_stats() {
+  auto& mine = kernels::gpu::Context::mine();
+  MemoryStats all = mine.pool.stats();
+  for (const auto& pool : mine.graph_pools) {
+    const MemoryStats more = pool->stats();
+    all.live += more.live, all.peak += more.peak, all.cached += more.cached, all.system_calls += more.system_calls;
+  }
+  return all;
+}
+void reset_peak_memory() {
+  auto& mine = kernels::gpu::Context::mine();
+  mine.pool.reset_peak();
+  for (const auto& pool : mine.graph_pools) pool->reset_peak();
+}
+void release_cached() { kernels::gpu::Context::mine().memory().release_cached(); }
 void* stream() { return kernels::gpu::Context::mine().stream; }
 Fault& fault() { return *kernels::gpu::Context::mine().fault; }
 
 void to_device(void* to, const void* from, std::size_t bytes) {
   auto& mine = kernels::gpu::Context::mine();
+  mine.expect_no_recording("expected a step that brings nothing from the host while it is recorded: each launch would bring the same",
+                           "make tensors such as a batch before run(), and assign() to them before each");
   if (bytes <= kernels::gpu::Staging::slot_bytes) return mine.staging.to_device(to, from, bytes, mine.stream);
   kernels::gpu::check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, mine.stream), "to_device");  // the driver's own staging
 }
 void to_host(void* to, const void* from, std::size_t bytes) {
+  kernels::gpu::Context::mine().expect_no_wait();
   kernels::gpu::check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, kernels::gpu::stream()), "to_host");
   synchronize();
 }
@@ -256,6 +148,7 @@ void copy(void* to, const void* from, std::size_t bytes) {
 }
 void synchronize() {
   auto& mine = kernels::gpu::Context::mine();
+  mine.expect_no_wait();
   kernels::gpu::check(cudaStreamSynchronize(mine.stream), "synchronize");
   mine.throw_fault();
 }

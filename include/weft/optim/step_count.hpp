@@ -1,0 +1,82 @@
+// How many steps an optimizer has made: the host counts, but where steps are launched as part of a Graph (core/graph.hpp) only the GPU
+// knows which of them were made, since the host does not wait for their norms.
+#pragma once
+
+#include <bit>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "weft/core/graph.hpp"
+#include "weft/core/tensor.hpp"
+#include "weft/kernels/cuda/adamw.hpp"
+#include "weft/optim/adamw_config.hpp"
+
+namespace weft::inline WEFT_ABI::optim {
+
+template <class D>
+class StepCount {
+ public:
+  /// Waits for launches.
+  Index get() const { return taken_.defined() ? taken_(0) : host_; }
+  void set(Index n) {
+    taken_ = {};
+    host_ = n;
+  }
+  /// The host's, in which launches that are under way count as made.
+  Index host() const { return host_; }
+
+  /// What a recorded step does between the norm's pieces and the updates. `arguments(lr)` are those of step host(), asked before each launch.
+  struct Recorded {
+    const kernels::AdamWLaunch* launch = nullptr;
+    Tensor<float, D> scale;
+    GradientNorm norm;
+  };
+  template <class F>
+  Recorded record(const Tensor<double, D>& pieces, double clip, F arguments) {
+    auto argument = std::make_unique<Argument<F>>(*this, std::move(arguments));
+    const Tensor<std::int64_t, D> taken = argument->taken;
+    const auto* const launch = static_cast<const kernels::AdamWLaunch*>(gpu::launch_argument(std::move(argument)));
+    gpu::Fault wrong;
+    wrong.raise = [](const gpu::Fault& f) {
+      const GradientNorm norm(std::bit_cast<double>(f.value), f.position, "neither it nor a launch since has changed a weight");
+      static_cast<void>(static_cast<double>(norm));
+    };
+    const Tensor<double, D> norm(Shape{});
+    const Tensor<float, D> scale(Shape{});
+    kernels::adamw_scale(D{}, pieces, clip, launch, wrong, norm, scale, taken);
+    return {launch, scale, GradientNorm(norm.storage(), [](const Storage& block) {
+              double value = 0;
+              gpu::to_host(&value, block.data, sizeof value);
+              return value;
+            })};
+  }
+
+ private:
+  template <class F>
+  struct Argument final : gpu::LaunchArgument {
+    StepCount& count;
+    F arguments;
+    Tensor<std::int64_t, D> taken{Shape{2}};  // how many steps were made; and whether what came after them was refused
+    Argument(StepCount& c, F f) : count(c), arguments(std::move(f)) {}
+
+    void fill(const Launch& now, void* to) override {
+      if (count.taken_.defined() && count.faults_ != gpu::faults_thrown()) count.set(count.get());
+      count.faults_ = gpu::faults_thrown();
+      if (count.taken_.storage() != taken.storage()) {  // another has counted since
+        count.set(count.get());
+        taken.assign(std::vector<std::int64_t>{count.host_, 0});
+        count.taken_ = taken;
+      }
+      ++count.host_;
+      const kernels::AdamWArgs args = arguments(now.lr);
+      ::new (to) kernels::AdamWLaunch{args.lr, args.bias1, args.bias2, count.host_};
+    }
+  };
+
+  Index host_ = 0;
+  Tensor<std::int64_t, D> taken_;  // the count on the GPU, while launches count
+  Index faults_ = 0;               // thrown when the host last looked
+};
+
+}  // namespace weft::inline WEFT_ABI::optim
