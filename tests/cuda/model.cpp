@@ -179,6 +179,17 @@ TEST_CASE("a token or label that is outside is thrown where the host next waits,
   const auto rows = to<cuda>(randn<float, cpu>({4, 3}, 1)), weight = to<cuda>(randn<float, cpu>({2, 5, 3}, 2));
   expect([&] { grouped_linear(rows, weight, from_vector<std::int64_t, cuda>({0, 9, 4})), gpu::synchronize(); }, "[grouped_linear] expected offsets that rise from 0 to the rows of x, 4\n  at ");
   expect([&] { gather(rows, from_vector<std::int64_t, cuda>({0, 1, 2, 3}, {4, 1}), 1), gpu::synchronize(); }, "[gather] expected every index in [0, 3), got 3 at position 3\n  at ");
+  {  // an error that is caught between backward and step: the batch's gradients do not mix with the next one's
+    Tape tape(Key{7, 0, 0, 1});
+    const auto loss = model.loss(good, bad_labels);
+    tape.backward(loss);
+    CHECK_THROWS_WITH(loss.value(), Catch::StartsWith(label));
+    Tape next(Key{7, 0, 0, 1});
+    next.backward(model.loss(good, good));
+    CHECK_THROWS_WITH(adamw.step({.lr = 1e-3}), Catch::Contains("expected gradients of good batches"));
+    CHECK(test::weights(model) == before);
+  }
+  CHECK(adamw.steps() == 0);
   CHECK_NOTHROW(step(good, good)());
   CHECK(test::weights(model) != before);
 }

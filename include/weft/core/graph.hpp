@@ -90,11 +90,16 @@ class Graph<cpu> {
 };
 
 namespace detail {
-/// As gpu::recording; on the CPU nothing is.
+// As gpu's; on the CPU nothing is recorded, and no fault waits.
 template <class D>
 const Launch* recording() {
   if constexpr (std::is_same_v<D, cpu>) return nullptr;
   else return gpu::recording();
+}
+template <class D>
+Index faults_thrown() {
+  if constexpr (std::is_same_v<D, cpu>) return 0;
+  else return gpu::faults_thrown();
 }
 }  // namespace detail
 

@@ -39,6 +39,11 @@ class AdamW : private Sink {
     check(options, where);
     const Launch* const recorded = detail::recording<D>();
     if (recorded != nullptr) check_can_record(options, *recorded, where);
+    if (any_ && faults_ != weft::detail::faults_thrown<D>()) {
+      clear();
+      fail<ValueError>("adamw", "expected gradients of good batches, but one was refused after the first of these gradients had come; all are dropped", where,
+                       "call zero_grad() where a batch's error is caught");
+    }
     Tape::step_ended();
     check_micro_batches(where);
     if (eager() && micros_ == 0) backward_ended(true);  // gradients that no tape wrote
@@ -49,7 +54,12 @@ class AdamW : private Sink {
     const Tensor<double, D> pieces = units_.squared_norms();
     if (recorded != nullptr) return record(pieces, options, where);
     sums_ = units_.no_norms();
-    read(pieces, sums_.data());
+    try {
+      read(pieces, sums_.data());
+    } catch (...) {  // the batch was refused
+      clear();
+      throw;
+    }
     for_each_unit([this](auto& u) { u.note_bad(sums_.data() + u.norms_at); });
     const Index before = steps_.get();
     const double norm = units_.norm(sums_, where);
@@ -192,6 +202,7 @@ class AdamW : private Sink {
   // ---- What the tape says.
 
   Ref<Storage> place(Slot& slot, std::size_t) override {
+    if (!std::exchange(any_, true)) faults_ = weft::detail::faults_thrown<D>();
     const auto at = units_.home(slot);
     return std::visit([&](auto& u) { return u.place(u.places()[at.place]); }, *at.unit);
   }
@@ -321,6 +332,7 @@ class AdamW : private Sink {
   }
 
   void clear() {
+    any_ = false;
     reducing_ = nullptr;
     to_reduce_ = 0, micros_ = 0;
     for_each_unit([](auto& u) { u.clear(); });
@@ -335,6 +347,8 @@ class AdamW : private Sink {
   Units<D> units_;
   StepCount<D> steps_;
   Index micros_ = 0;                     // backwards since the last step
+  bool any_ = false;                     // a gradient has come since then
+  Index faults_ = 0;                     // that were thrown before it
   std::size_t to_reduce_ = 0;            // units that have left in this backward
   AnyUnit* reducing_ = nullptr;
   const StepOptions* updating_ = nullptr;  // inside backward()
