@@ -39,12 +39,17 @@ void line(const char* name, double bytes, const std::function<void()>& f) {
 void memory() {
   const Index N = 16384, C = 4096;
   const double element = 2 * static_cast<double>(N * C);  // bytes of one activation
-  const auto x = randn<bf16, cuda>({N, C}, 1), dy = randn<bf16, cuda>({N, C}, 2), w = randn<bf16, cuda>({C}, 3), y = like(x), dx = like(x), up = randn<bf16, cuda>({N, C}, 4), dup = like(x);
+  const auto x = randn<bf16, cuda>({N, C}, 1), dy = randn<bf16, cuda>({N, C}, 2), w = randn<bf16, cuda>({C}, 3), y = like(x), dx = like(x), up = randn<bf16, cuda>({N, C}, 4), dup = like(x), residual = like(x);
   const Tensor<float, cuda> rstd({N}), mean({N}), dw({C}), db({C});
   line("rms_norm, forward", 2 * element, [&] { kernels::rms_norm_forward<bf16, bf16>(cuda{}, x, w, 1e-5, y, rstd); });
   line("rms_norm, backward", 3 * element, [&] { kernels::rms_norm_backward<bf16, bf16>(cuda{}, dy, x, w, rstd, dx, dw); });
   line("layer_norm, forward", 2 * element, [&] { kernels::layer_norm_forward<bf16, bf16>(cuda{}, x, w, w, 1e-5, y, mean, rstd); });
   line("layer_norm, backward", 3 * element, [&] { kernels::layer_norm_backward<bf16, bf16>(cuda{}, dy, x, w, mean, rstd, dx, dw, db); });
+  line("add and rms_norm, forward", 4 * element, [&] { kernels::add_rms_norm_forward<bf16, bf16>(cuda{}, x, dy, w, 1e-5, residual, y, rstd); });
+  line("add and layer_norm, forward", 4 * element, [&] { kernels::add_layer_norm_forward<bf16, bf16>(cuda{}, x, dy, w, w, 1e-5, residual, y, mean, rstd); });
+  const Out<bf16, cuda> added{dx.data(), dx.shape(), dx.strides(), 1};
+  line("add and rms_norm, backward", 4 * element, [&] { kernels::rms_norm_backward<bf16, bf16>(cuda{}, dy, x, w, rstd, added, dw); });
+  line("add and layer_norm, backward", 4 * element, [&] { kernels::layer_norm_backward<bf16, bf16>(cuda{}, dy, x, w, mean, rstd, added, dw, db); });
   line("swiglu, forward", 3 * element, [&] { kernels::swiglu_forward<bf16>(cuda{}, x, up, y); });
   line("swiglu, backward", 5 * element, [&] { kernels::swiglu_backward<bf16>(cuda{}, dy, x, up, dx, dup); });
   line("gelu, forward", 2 * element, [&] { kernels::map<kernels::GeluTanh, bf16, bf16>(cuda{}, {}, y, x); });
@@ -102,13 +107,14 @@ void layer() {
     total += times * s;
     std::printf("  %-44s %8.1f us x %2.0f = %6.2f ms\n", name, s * 1e6, times, times * s * 1e3);
   };
-  const auto x = randn<bf16, cuda>({N, C}, 1), dy = randn<bf16, cuda>({N, C}, 2), w = randn<bf16, cuda>({C}, 3), y = like(x), dx = zeros<bf16, cuda>({N, C});
+  const auto x = randn<bf16, cuda>({N, C}, 1), dy = randn<bf16, cuda>({N, C}, 2), w = randn<bf16, cuda>({C}, 3), y = like(x), residual = like(x), dx = zeros<bf16, cuda>({N, C});
   const auto h = randn<bf16, cuda>({N, F}, 4), dh = like(h), qkv = randn<bf16, cuda>({N, 3 * C}, 5), dqkv = like(qkv);
   const Tensor<float, cuda> rstd({N}), mean({N}), dw({C}), db({C}), sums({F});
   const Out<bf16, cuda> added{dx.data(), dx.shape(), dx.strides(), 1};
-  part("layer_norm, forward", 24, [&] { kernels::layer_norm_forward<bf16, bf16>(cuda{}, x, w, w, 1e-5, y, mean, rstd); });
+  part("layer_norm, forward", 12, [&] { kernels::layer_norm_forward<bf16, bf16>(cuda{}, x, w, w, 1e-5, y, mean, rstd); });
   part("layer_norm, backward, added", 24, [&] { kernels::layer_norm_backward<bf16, bf16>(cuda{}, dy, x, w, mean, rstd, added, dw, db); });
-  part("residual", 24, [&] { kernels::map<kernels::Add, bf16, bf16, bf16>(cuda{}, {}, y, x, dy); });
+  part("residual and layer_norm, forward", 12, [&] { kernels::add_layer_norm_forward<bf16, bf16>(cuda{}, x, dy, w, w, 1e-5, residual, y, mean, rstd); });
+  part("residual", 12, [&] { kernels::map<kernels::Add, bf16, bf16, bf16>(cuda{}, {}, y, x, dy); });
   const auto column_sums = [&](const Tensor<bf16, cuda>& of) {
     const Index width = of.size(1);
     kernels::map_sum<kernels::Copy, float, bf16>(cuda{}, {}, Out<float, cuda>{sums.data(), {1, width}, {0, 1}, 1}, of);

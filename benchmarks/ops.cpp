@@ -58,6 +58,7 @@ WEFT_BENCH(softmax_, C, 2, softmax(x));
 WEFT_BENCH(log_softmax_, C, 2, log_softmax(x));
 WEFT_BENCH(layer_norm_, C, 2, layer_norm(x, weights({C}), weights({C})));
 WEFT_BENCH(rms_norm_, C, 2, rms_norm(x, weights({C})));
+WEFT_BENCH(add_rms_norm_, C, 4, add_rms_norm(x, x, weights({C})).norm);
 WEFT_BENCH(dropout_, C, 2, dropout(x, 0.1));
 WEFT_BENCH(sum_, C, 1, sum(x));
 WEFT_BENCH(sum_rows, C, 1, sum(x, {-1}));

@@ -43,6 +43,10 @@ template void adamw_step<bf16, float, bf16>(cuda, Out<bf16, cuda>, Out<float, cu
   template void layer_norm_backward<T, W>(cuda, In<T, cuda>, In<T, cuda>, In<W, cuda>, In<stat_t<T>, cuda>, In<stat_t<T>, cuda>,   \
                                           Out<T, cuda>, Out<param_grad_t<W>, cuda>, Out<param_grad_t<W>, cuda>);                   \
   template void rms_norm_forward<T, W>(cuda, In<T, cuda>, In<W, cuda>, double, Out<T, cuda>, Out<stat_t<T>, cuda>);                \
+  template void add_layer_norm_forward<T, W>(cuda, In<T, cuda>, In<T, cuda>, In<W, cuda>, In<W, cuda>, double, Out<T, cuda>,       \
+                                             Out<T, cuda>, Out<stat_t<T>, cuda>, Out<stat_t<T>, cuda>);                            \
+  template void add_rms_norm_forward<T, W>(cuda, In<T, cuda>, In<T, cuda>, In<W, cuda>, double, Out<T, cuda>, Out<T, cuda>,        \
+                                           Out<stat_t<T>, cuda>);                                                                  \
   template void rms_norm_backward<T, W>(cuda, In<T, cuda>, In<T, cuda>, In<W, cuda>, In<stat_t<T>, cuda>, Out<T, cuda>,            \
                                         Out<param_grad_t<W>, cuda>);
 WEFT_NORMS_OF(float, float)

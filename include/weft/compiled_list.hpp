@@ -84,6 +84,9 @@
   how Tensor<T, cpu> embedding<T, W, cpu>(const Tensor<std::int64_t, cpu>&, const Tensor<W, cpu>&, Where);              \
   how Tensor<T, cpu> layer_norm(const Tensor<T, cpu>&, const Tensor<W, cpu>&, const Tensor<W, cpu>&, double, Where);    \
   how Tensor<T, cpu> rms_norm(const Tensor<T, cpu>&, const Tensor<W, cpu>&, double, Where);                             \
+  how AddNorm<T, cpu> add_rms_norm(const Tensor<T, cpu>&, const Tensor<T, cpu>&, const Tensor<W, cpu>&, double, Where); \
+  how AddNorm<T, cpu> add_layer_norm(const Tensor<T, cpu>&, const Tensor<T, cpu>&, const Tensor<W, cpu>&,               \
+                                     const Tensor<W, cpu>&, double, Where);                                             \
   how Tensor<T, cpu> grouped_linear(const Tensor<T, cpu>&, const Tensor<W, cpu>&, const Tensor<std::int64_t, cpu>&,     \
                                     Where);                                                                             \
   how Loss<stat_t<T>, cpu> linear_cross_entropy(const Tensor<T, cpu>&, const Tensor<W, cpu>&,                           \

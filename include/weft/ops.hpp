@@ -2,6 +2,7 @@
 #pragma once
 
 #include "weft/core/print.hpp"
+#include "weft/ops/add_norm.hpp"
 #include "weft/ops/arithmetic.hpp"
 #include "weft/ops/attention.hpp"
 #include "weft/ops/broadcast.hpp"

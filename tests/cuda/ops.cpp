@@ -78,6 +78,24 @@ TEMPLATE_TEST_CASE("reductions", "", float, double, bf16) {
   same<T>("sum of two axes", [](const auto& in) { return sum(in[0], {0, 2}); }, {{9, 8, 70}}, 4);
 }
 
+/// A norm that makes the sum it reads, against the CPU, and against its parts on the GPU: the same bits.
+template <class T>
+void same_add_norms(const Shape& shape, double loose) {
+  const Shape width{shape.back()};
+  const auto fused = [](const auto& in) {
+    const auto y = in.size() == 3 ? add_rms_norm(in[0], in[1], in[2]) : add_layer_norm(in[0], in[1], in[2], in[3]);
+    return y.sum * 0.5 + y.norm;
+  };
+  const auto parts = [](const auto& in) {
+    const auto sum = in[0] + in[1];
+    return sum * 0.5 + (in.size() == 3 ? rms_norm(sum, in[2]) : layer_norm(sum, in[2], in[3]));
+  };
+  same<T>("add_rms_norm", fused, {shape, shape, width}, loose);
+  same<T>("add_layer_norm", fused, {shape, shape, width, width}, loose);
+  CHECK(test::run<T, cuda>(fused, {shape, shape, width}) == test::run<T, cuda>(parts, {shape, shape, width}));
+  CHECK(test::run<T, cuda>(fused, {shape, shape, width, width}) == test::run<T, cuda>(parts, {shape, shape, width, width}));
+}
+
 TEMPLATE_TEST_CASE("rows", "", float, double, bf16) {
   using T = TestType;
   for (const Shape& shape : matrices) {
@@ -86,6 +104,7 @@ TEMPLATE_TEST_CASE("rows", "", float, double, bf16) {
     same<T>("log_softmax", [](const auto& in) { return log_softmax(in[0]); }, {shape}, 2);
     same<T>("rms_norm", [](const auto& in) { return rms_norm(in[0], in[1]); }, {shape, width}, 4);
     same<T>("layer_norm", [](const auto& in) { return layer_norm(in[0], in[1], in[2]); }, {shape, width, width}, 8);
+    same_add_norms<T>(shape, 8);
     same<T>("swiglu", [](const auto& in) { return swiglu(in[0], in[1]); }, {shape, shape}, 2);
     same<T>("norm of a slice", [](const auto& in) { return rms_norm(slice(in[0], -1, 0, (in[0].size(-1) + 1) / 2), in[1]); }, {shape, {(shape.back() + 1) / 2}}, 4);
   }
@@ -95,6 +114,7 @@ TEMPLATE_TEST_CASE("rows", "", float, double, bf16) {
     const Shape width{shape.back()};
     same<T>("rms_norm of many rows", [](const auto& in) { return rms_norm(in[0], in[1]); }, {shape, width}, 8);
     same<T>("layer_norm of many rows", [](const auto& in) { return layer_norm(in[0], in[1], in[2]); }, {shape, width, width}, 8);
+    same_add_norms<T>(shape, 8);
     same<T>("rms_norm in a residual", [](const auto& in) { return in[0] + rms_norm(in[0], in[1]); }, {shape, width}, 8);
     same<T>("layer_norm in a residual", [](const auto& in) { return in[0] + layer_norm(in[0], in[1], in[2]); }, {shape, width, width}, 8);
   }

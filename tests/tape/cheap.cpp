@@ -33,6 +33,8 @@ TEMPLATE_TEST_CASE("what is made again has the bits of what was kept", "", float
   const auto same = [](auto f) { CHECK(gradients<T>(f, false) == gradients<T>(f, true)); };
   same([](const Tensor<T>& x, const Tensor<T>& w) { return rms_norm(x, w); });
   same([](const Tensor<T>& x, const Tensor<T>& w) { return layer_norm(x, w, w); });
+  same([](const Tensor<T>& x, const Tensor<T>& w) { return add_rms_norm(x, x * w, w).norm; });
+  same([](const Tensor<T>& x, const Tensor<T>& w) { return add_layer_norm(x, x * w, w, w).norm; });
   same([](const Tensor<T>& x, const Tensor<T>& w) { return gelu(x * w); });
   same([](const Tensor<T>& x, const Tensor<T>& w) { return swiglu(x, x * w); });
   same([](const Tensor<T>& x, const Tensor<T>& w) { return gelu(rms_norm(x, w)); });  // one from another

@@ -9,6 +9,7 @@
 #include "weft/nn/moe.hpp"
 #include "weft/nn/norm.hpp"
 #include "weft/nn/transformer_config.hpp"
+#include "weft/ops/add_norm.hpp"
 #include "weft/ops/dropout.hpp"
 
 namespace weft::inline WEFT_ABI::nn {
@@ -27,6 +28,10 @@ struct AnyNorm : Module<AnyNorm<T, W, D>> {
 
   Tensor<T, D> forward(const Tensor<T, D>& x) const {
     return kind == Norm::layer ? layer_norm(x, weight, bias, eps) : rms_norm(x, weight, eps);
+  }
+  /// x + r, and its norm.
+  AddNorm<T, D> forward(const Tensor<T, D>& x, const Tensor<T, D>& r) const {
+    return kind == Norm::layer ? add_layer_norm(x, r, weight, bias, eps) : add_rms_norm(x, r, weight, eps);
   }
 
   void visit(auto&& part) const {
@@ -68,20 +73,19 @@ struct Block : Module<Block<T, W, D>> {
   }
 
   BlockOutput<T, D> forward(const Tensor<T, D>& x_BTC, KVCache<T, D>* cache) const {
-    const auto attend = [this](const Tensor<T, D>& x, KVCache<T, D>* past) {
-      return x + dropout(self_attn(input_norm(x), past), config.dropout);
-    };
-    const auto feed = [this](const Tensor<T, D>& x, const auto& ff) { return x + dropout(ff(post_attention_norm(x)), config.dropout); };
+    const auto attend = [this](const Tensor<T, D>& x, KVCache<T, D>* past) { return dropout(self_attn(input_norm(x), past), config.dropout); };
 
     if (const auto* moe = std::get_if<MoE<T, W, D>>(&mlp)) {  // its experts recompute themselves, its router does not
-      const Tensor<T, D> x = config.recompute ? checkpoint([=](const Tensor<T, D>& a) { return attend(a, nullptr); }, x_BTC)
-                                              : attend(x_BTC, cache);
-      const MoEOutput<T, D> out = (*moe)(post_attention_norm(x));
-      return {x + dropout(out.y, config.dropout), out.balance, out.z};
+      const AddNorm<T, D> middle = post_attention_norm(
+          x_BTC, config.recompute ? checkpoint([=](const Tensor<T, D>& x) { return attend(x, nullptr); }, x_BTC) : attend(x_BTC, cache));
+      const MoEOutput<T, D> out = (*moe)(middle.norm);
+      return {middle.sum + dropout(out.y, config.dropout), out.balance, out.z};
     }
-    const auto layer = [this, attend, feed](const Tensor<T, D>& x, KVCache<T, D>* past) {
-      if (const auto* gated = std::get_if<SwiGLU<T, W, D>>(&mlp)) return feed(attend(x, past), *gated);
-      return feed(attend(x, past), std::get<MLP<T, W, D>>(mlp));
+    const auto layer = [this, attend](const Tensor<T, D>& x, KVCache<T, D>* past) {
+      const AddNorm<T, D> middle = post_attention_norm(x, attend(x, past));
+      const auto feed = [&](const auto& ff) { return middle.sum + dropout(ff(middle.norm), config.dropout); };
+      if (const auto* gated = std::get_if<SwiGLU<T, W, D>>(&mlp)) return feed(*gated);
+      return feed(std::get<MLP<T, W, D>>(mlp));
     };
     if (config.recompute && cache == nullptr) return {checkpoint([=](const Tensor<T, D>& x) { return layer(x, nullptr); }, x_BTC), {}, {}};
     return {layer(x_BTC, cache), {}, {}};

@@ -7,6 +7,21 @@
 
 namespace weft::inline WEFT_ABI {
 
+namespace detail {
+/// Records that y, with mean_N and rstd_N, is the norm of x, whose last stride is 1.
+template <class T, class W, class D>
+Tensor<T, D> record_layer_norm(Op& op, const Tensor<T, D>& x, const Tensor<W, D>& weight, const Tensor<W, D>& bias, double eps, Tensor<T, D> y,
+                               const Tensor<stat_t<T>, D>& mean_N, const Tensor<stat_t<T>, D>& rstd_N) {
+  y = op.record(y, [x = op.save(x), weight = op.save(weight), mean_N = op.save(mean_N), rstd_N = op.save(rstd_N), dx = op.grad_of(x),
+                    dweight = op.grad_of_parameter(weight), dbias = op.grad_of_parameter(bias)](const Tensor<T, D>& dy) {
+    kernels::layer_norm_backward<T, W>(D{}, dy, x, weight, mean_N, rstd_N, dx, dweight, dbias);
+  });
+  return op.cheap(y, [eps](const Tensor<T, D>& out, const Tensor<T, D>& in, const Tensor<W, D>& w, const Tensor<W, D>& b) {
+    kernels::layer_norm_forward<T, W>(D{}, in, w, b, eps, out, {}, {});
+  }, op.save(x), op.save(weight), op.save(bias));
+}
+}  // namespace detail
+
 /// y = (x - mean) / sqrt(variance + eps) * weight + bias over the last axis. x (..., C), weight (C), bias (C) or undefined ->
 /// (..., C). Throws ShapeError. Ba, Kiros and Hinton 2016.
 template <class T, class W, class D>
@@ -21,14 +36,7 @@ Tensor<T, D> layer_norm(const Tensor<T, D>& x, const Tensor<W, D>& weight, const
   Tensor<T, D> y = like(x);
   const Tensor<stat_t<T>, D> mean_N({N}), rstd_N({N});
   kernels::layer_norm_forward<T, W>(D{}, rows, weight, bias, eps, y, mean_N, rstd_N);
-  y = op.record(y, [x = op.save(rows), weight = op.save(weight), mean_N = op.save(mean_N), rstd_N = op.save(rstd_N),
-                       dx = op.grad_of(rows), dweight = op.grad_of_parameter(weight),
-                       dbias = op.grad_of_parameter(bias)](const Tensor<T, D>& dy) {
-    kernels::layer_norm_backward<T, W>(D{}, dy, x, weight, mean_N, rstd_N, dx, dweight, dbias);
-  });
-  return op.cheap(y, [eps](const Tensor<T, D>& out, const Tensor<T, D>& in, const Tensor<W, D>& w, const Tensor<W, D>& b) {
-    kernels::layer_norm_forward<T, W>(D{}, in, w, b, eps, out, {}, {});
-  }, op.save(rows), op.save(weight), op.save(bias));
+  return detail::record_layer_norm(op, rows, weight, bias, eps, y, mean_N, rstd_N);
 }
 
 }  // namespace weft::inline WEFT_ABI

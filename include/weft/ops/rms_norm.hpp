@@ -7,6 +7,21 @@
 
 namespace weft::inline WEFT_ABI {
 
+namespace detail {
+/// Records that y, with rstd_N, is the norm of x, whose last stride is 1.
+template <class T, class W, class D>
+Tensor<T, D> record_rms_norm(Op& op, const Tensor<T, D>& x, const Tensor<W, D>& weight, double eps, Tensor<T, D> y,
+                             const Tensor<stat_t<T>, D>& rstd_N) {
+  y = op.record(y, [x = op.save(x), weight = op.save(weight), rstd_N = op.save(rstd_N), dx = op.grad_of(x),
+                    dweight = op.grad_of_parameter(weight)](const Tensor<T, D>& dy) {
+    kernels::rms_norm_backward<T, W>(D{}, dy, x, weight, rstd_N, dx, dweight);
+  });
+  return op.cheap(y, [eps](const Tensor<T, D>& out, const Tensor<T, D>& in, const Tensor<W, D>& w) {
+    kernels::rms_norm_forward<T, W>(D{}, in, w, eps, out, {});
+  }, op.save(x), op.save(weight));
+}
+}  // namespace detail
+
 /// y = x / sqrt(mean(x^2) + eps) * weight over the last axis. x (..., C), weight (C) -> (..., C). Throws ShapeError. Zhang and
 /// Sennrich 2019.
 template <class T, class W, class D>
@@ -18,13 +33,7 @@ Tensor<T, D> rms_norm(const Tensor<T, D>& x, const Tensor<W, D>& weight, double 
   Tensor<T, D> y = like(x);
   const Tensor<stat_t<T>, D> rstd_N({leading(x.shape())});
   kernels::rms_norm_forward<T, W>(D{}, rows, weight, eps, y, rstd_N);
-  y = op.record(y, [x = op.save(rows), weight = op.save(weight), rstd_N = op.save(rstd_N), dx = op.grad_of(rows),
-                       dweight = op.grad_of_parameter(weight)](const Tensor<T, D>& dy) {
-    kernels::rms_norm_backward<T, W>(D{}, dy, x, weight, rstd_N, dx, dweight);
-  });
-  return op.cheap(y, [eps](const Tensor<T, D>& out, const Tensor<T, D>& in, const Tensor<W, D>& w) {
-    kernels::rms_norm_forward<T, W>(D{}, in, w, eps, out, {});
-  }, op.save(rows), op.save(weight));
+  return detail::record_rms_norm(op, rows, weight, eps, y, rstd_N);
 }
 
 }  // namespace weft::inline WEFT_ABI

@@ -5,19 +5,17 @@
 
 namespace weft::inline WEFT_ABI::kernels {
 
-/// y = (x - mean) * rstd * weight + bias, rstd = 1 / sqrt(var + eps), over the last axis; the variance is the mean of
-/// the squared distances from the mean (two passes). x, y (..., C) with last stride 1; weight, bias (C), each may be
-/// absent (then 1 and 0); mean_N, rstd_N (N) contiguous, overwritten.
-template <class T, class W>
-void layer_norm_forward(cpu, In<T, cpu> x, In<W, cpu> weight, In<W, cpu> bias, double eps, Out<T, cpu> y,
-                        Out<stat_t<T>, cpu> mean_N, Out<stat_t<T>, cpu> rstd_N) {
+namespace detail {
+/// The forward for rows that are there, or that are made when they are asked for.
+template <class T, class W, class FromRows>
+void layer_norm_rows(FromRows x_rows, const Shape& shape, const In<W, cpu>& weight, const In<W, cpu>& bias, double eps, const Out<T, cpu>& y,
+                     stat_t<T>* means, stat_t<T>* rstds) {
   using S = stat_t<T>;
-  const Index N = row_count(x.shape), C = row_width(x.shape);
+  const Index N = row_count(shape), C = row_width(shape);
   const Scratch<S> affine(2 * C);
-  S *const w = affine.data(), *const b = w + C, *const means = mean_N.data, *const rstds = rstd_N.data;
+  S *const w = affine.data(), *const b = w + C;
   widen(weight, C, S(1), w);
   widen(bias, C, S(0), b);
-  const Rows<const T> x_rows = rows(x);
   const Rows<T> y_rows = rows(y);
   const S count = static_cast<S>(C), small = static_cast<S>(eps);
   const int beta = y.beta;
@@ -40,6 +38,24 @@ void layer_norm_forward(cpu, In<T, cpu> x, In<W, cpu> weight, In<W, cpu> bias, d
       }
     });
   });
+}
+}  // namespace detail
+
+/// y = (x - mean) * rstd * weight + bias, rstd = 1 / sqrt(var + eps), over the last axis; the variance is the mean of
+/// the squared distances from the mean (two passes). x, y (..., C) with last stride 1; weight, bias (C), each may be
+/// absent (then 1 and 0); mean_N, rstd_N (N) contiguous, overwritten.
+template <class T, class W>
+void layer_norm_forward(cpu, In<T, cpu> x, In<W, cpu> weight, In<W, cpu> bias, double eps, Out<T, cpu> y,
+                        Out<stat_t<T>, cpu> mean_N, Out<stat_t<T>, cpu> rstd_N) {
+  detail::layer_norm_rows<T, W>(rows(x), x.shape, weight, bias, eps, y, mean_N.data, rstd_N.data);
+}
+
+/// The same of s = x + r, which is written too. r, s (..., C) with last stride 1, all of one shape; s is no part of x, r or y.
+template <class T, class W>
+void add_layer_norm_forward(cpu, In<T, cpu> x, In<T, cpu> r, In<W, cpu> weight, In<W, cpu> bias, double eps, Out<T, cpu> s,
+                            Out<T, cpu> y, Out<stat_t<T>, cpu> mean_N, Out<stat_t<T>, cpu> rstd_N) {
+  detail::layer_norm_rows<T, W>(SumRows<T>{rows(x), rows(r), rows(s), row_width(x.shape)}, x.shape, weight, bias, eps, y, mean_N.data,
+                                rstd_N.data);
 }
 
 /// With xhat = (x - mean) * rstd and g = dy * weight:

@@ -5,16 +5,15 @@
 
 namespace weft::inline WEFT_ABI::kernels {
 
-/// y = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + eps), over the last axis. x, y (..., C) with last stride 1;
-/// weight (C) may be absent (then 1); rstd_N (N) contiguous, overwritten.
-template <class T, class W>
-void rms_norm_forward(cpu, In<T, cpu> x, In<W, cpu> weight, double eps, Out<T, cpu> y, Out<stat_t<T>, cpu> rstd_N) {
+namespace detail {
+/// The forward for rows that are there, or that are made when they are asked for.
+template <class T, class W, class FromRows>
+void rms_norm_rows(FromRows x_rows, const Shape& shape, const In<W, cpu>& weight, double eps, const Out<T, cpu>& y, stat_t<T>* rstds) {
   using S = stat_t<T>;
-  const Index N = row_count(x.shape), C = row_width(x.shape);
+  const Index N = row_count(shape), C = row_width(shape);
   const Scratch<S> wide(C);
-  S *const w = wide.data(), *const rstds = rstd_N.data;
+  S* const w = wide.data();
   widen(weight, C, S(1), w);
-  const Rows<const T> x_rows = rows(x);
   const Rows<T> y_rows = rows(y);
   const S count = static_cast<S>(C), small = static_cast<S>(eps);
   const int beta = y.beta;
@@ -34,6 +33,21 @@ void rms_norm_forward(cpu, In<T, cpu> x, In<W, cpu> weight, double eps, Out<T, c
       }
     });
   });
+}
+}  // namespace detail
+
+/// y = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + eps), over the last axis. x, y (..., C) with last stride 1;
+/// weight (C) may be absent (then 1); rstd_N (N) contiguous, overwritten.
+template <class T, class W>
+void rms_norm_forward(cpu, In<T, cpu> x, In<W, cpu> weight, double eps, Out<T, cpu> y, Out<stat_t<T>, cpu> rstd_N) {
+  detail::rms_norm_rows<T, W>(rows(x), x.shape, weight, eps, y, rstd_N.data);
+}
+
+/// The same of s = x + r, which is written too. r, s (..., C) with last stride 1, all of one shape; s is no part of x, r or y.
+template <class T, class W>
+void add_rms_norm_forward(cpu, In<T, cpu> x, In<T, cpu> r, In<W, cpu> weight, double eps, Out<T, cpu> s, Out<T, cpu> y,
+                          Out<stat_t<T>, cpu> rstd_N) {
+  detail::rms_norm_rows<T, W>(SumRows<T>{rows(x), rows(r), rows(s), row_width(x.shape)}, x.shape, weight, eps, y, rstd_N.data);
 }
 
 /// With xhat = x * rstd and g = dy * weight:

@@ -115,6 +115,22 @@ WEFT_INLINE inline void put_row(T* y, Index c0, Index c1, int beta, F f) {
   else each<stat_t<T>>(c0, c1, [=](Index c) WEFT_INLINE { put(y[c], f(c), 1); });
 }
 
+/// The rows of s = x + r, rounded to T, for a kernel that reads each once: asking for one writes it.
+template <class T>
+struct SumRows {
+  Rows<const T> x, r;
+  Rows<T> s;
+  Index C;
+
+  WEFT_INLINE const T* operator[](Index n) const {
+    using S = stat_t<T>;
+    const T *const xn = x[n], *const rn = r[n];
+    T* const sn = s[n];
+    put_row(sn, 0, C, 0, [=](Index c) WEFT_INLINE { return static_cast<S>(xn[c]) + static_cast<S>(rn[c]); });
+    return sn;
+  }
+};
+
 /// Folds f(0..C) with `join` in 16 lanes, then in a fixed tree over the lanes: the same order for any instruction set.
 template <class S, class Join, class F>
 WEFT_INLINE inline S fold_row(Index C, S start, Join join, F f) {

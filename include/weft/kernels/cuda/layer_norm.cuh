@@ -9,7 +9,14 @@ namespace weft::inline WEFT_ABI::kernels {
 template <class T, class W>
 void layer_norm_forward(cuda, In<T, cuda> x, In<W, cuda> weight, In<W, cuda> bias, double eps, Out<T, cuda> y, Out<stat_t<T>, cuda> mean_N,
                         Out<stat_t<T>, cuda> rstd_N) {
-  gpu::norm_forward<true, T, W>(x, weight, bias, eps, y, mean_N.data, rstd_N.data);
+  gpu::norm_forward<true, T, W>(gpu::GivenRows<T>{gpu::rows(x)}, x.shape, weight, bias, eps, y, mean_N.data, rstd_N.data);
+}
+
+template <class T, class W>
+void add_layer_norm_forward(cuda, In<T, cuda> x, In<T, cuda> r, In<W, cuda> weight, In<W, cuda> bias, double eps, Out<T, cuda> s,
+                            Out<T, cuda> y, Out<stat_t<T>, cuda> mean_N, Out<stat_t<T>, cuda> rstd_N) {
+  gpu::norm_forward<true, T, W>(gpu::SumRows<T>{gpu::rows(x), gpu::rows(r), gpu::rows(s)}, x.shape, weight, bias, eps, y, mean_N.data,
+                                rstd_N.data);
 }
 
 template <class T, class W>

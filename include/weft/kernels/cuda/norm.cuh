@@ -1,5 +1,5 @@
-// The forward of layer_norm and rms_norm; `centred` takes a row's mean off first. Rows that go in packs and fit stay packed in registers,
-// of which so little is needed that many rows are under way at a time; weights are read last.
+// The forward of layer_norm and rms_norm, of rows that are there or of sums that it makes; `centred` takes a row's mean off first. Rows that
+// go in packs and fit stay packed in registers, of which so little is needed that many rows are under way at a time; weights are read last.
 #pragma once
 
 #include "weft/kernels/cuda/rows.cuh"
@@ -17,9 +17,84 @@ struct NormWay {
   static unsigned block(Index packs) { return warp ? threads : static_cast<unsigned>((packs + 32 * R - 1) / (32 * R) * 32); }
 };
 
-template <class Way, bool centred, class T, class W, int V>
+/// Rows as they are.
+template <class T>
+struct GivenRows {
+  Rows<const T> x;
+
+  /// Blocks a multiprocessor, of which registers suffice for so many if each thread holds one row's packs.
+  static constexpr int resident(int blocks) { return blocks; }
+  template <int V>
+  bool aligned() const {
+    return x.template aligned<V>();
+  }
+  /// The packs of row n that this thread has.
+  template <int V, bool warp, int R>
+  __device__ void read(Index n, Index C, Words<T, V> (&row)[R]) const {
+    const T* const from = x[n];
+    for_columns<V, R, warp>(C, [&](int i, Index c) { row[i] = Words<T, V>::read(from + c); });
+  }
+  /// Row n, of which a thread may read every blockDim.x-th element, beginning with its own.
+  __device__ const T* row(Index n, Index) const { return x[n]; }
+};
+
+/// Writes 16 bytes of values, each rounded to T, and returns what it wrote.
+template <class T, int V>
+__device__ inline Words<T, V> write_rounded(T* to, const stat_t<T> (&value)[V]) {
+  Pack<std::uint32_t, 4> pack;
+  if constexpr (std::is_same_v<T, bf16>) {
+#pragma unroll
+    for (int i = 0; i < V; i += 2) pack.at[i / 2] = bf16_pair(value[i], value[i + 1]);
+  } else {
+    std::memcpy(&pack, value, sizeof(pack));
+  }
+  pack.write(to);
+  Words<T, V> words;
+  std::memcpy(&words, &pack, sizeof(pack));
+  return words;
+}
+
+/// The rows of s = x + r, rounded to T, and written when they are read.
+template <class T>
+struct SumRows {
+  Rows<const T> x, r;
+  Rows<T> s;
+
+  static constexpr int resident(int blocks) { return (5 * blocks + 7) / 8; }  // a thread holds packs of two rows
+  template <int V>
+  bool aligned() const {
+    return x.template aligned<V>() && r.template aligned<V>() && s.template aligned<V>();
+  }
+  template <int V, bool warp, int R>
+  __device__ void read(Index n, Index C, Words<T, V> (&row)[R]) const {
+    const T *const x_row = x[n], *const r_row = r[n];
+    T* const to = s[n];
+    Words<T, V> other[R];
+    for_columns<V, R, warp>(C, [&](int i, Index c) {
+      row[i] = Words<T, V>::read(x_row + c);
+      other[i] = Words<T, V>::read(r_row + c);
+    });
+    for_columns<V, R, warp>(C, [&](int i, Index c) {
+      stat_t<T> a[V], b[V];
+      row[i].widen(a);
+      other[i].widen(b);
+#pragma unroll
+      for (int k = 0; k < V; ++k) a[k] += b[k];
+      row[i] = write_rounded<T, V>(to + c, a);
+    });
+  }
+  __device__ const T* row(Index n, Index C) const {
+    const T *const x_row = x[n], *const r_row = r[n];
+    T* const to = s[n];
+    for (Index c = threadIdx.x; c < C; c += blockDim.x)
+      to[c] = static_cast<T>(static_cast<stat_t<T>>(x_row[c]) + static_cast<stat_t<T>>(r_row[c]));
+    return to;
+  }
+};
+
+template <class Way, bool centred, class T, class W, int V, class From>
 __global__ void __launch_bounds__(Way::threads, Way::resident)
-    norm_forward_kernel(const __grid_constant__ Rows<const T> x, const __grid_constant__ Affine<W> weight,
+    norm_forward_kernel(const __grid_constant__ From x, const __grid_constant__ Affine<W> weight,
                         const __grid_constant__ Affine<W> bias, stat_t<T> eps, Index N, Index C, const __grid_constant__ Rows<T> y,
                         int beta, stat_t<T>* means, stat_t<T>* rstds) {
   using S = stat_t<T>;
@@ -41,8 +116,7 @@ __global__ void __launch_bounds__(Way::threads, Way::resident)
     Words<T, V> row[R];
     S v[R][V], mean = S(0), squares = S(0);
     const auto widen = [&](int r) { row[r].anew().widen(v[r]); };
-    const T* const from = x[n];
-    for_columns<V, R, warp>(C, [&](int r, Index c) { row[r] = Words<T, V>::read(from + c); });
+    x.template read<V, warp>(n, C, row);
     if constexpr (centred) {
       for_columns<V, R, warp>(C, [&](int r, Index) {
         widen(r);
@@ -98,13 +172,13 @@ __global__ void __launch_bounds__(Way::threads, Way::resident)
 }
 
 /// Rows of any length at any place: a block has one and reads it anew for each pass.
-template <bool centred, class T, class W>
-__global__ void __launch_bounds__(256) norm_forward_any(const __grid_constant__ Rows<const T> x, const __grid_constant__ Affine<W> weight,
+template <bool centred, class T, class W, class From>
+__global__ void __launch_bounds__(256) norm_forward_any(const __grid_constant__ From x, const __grid_constant__ Affine<W> weight,
                                                         const __grid_constant__ Affine<W> bias, stat_t<T> eps, Index N, Index C,
                                                         const __grid_constant__ Rows<T> y, int beta, stat_t<T>* means, stat_t<T>* rstds) {
   using S = stat_t<T>;
   for (Index n = blockIdx.x; n < N; n += gridDim.x) {
-    const T* const row = x[n];
+    const T* const row = x.row(n, C);
     S mean = S(0), squares = S(0);
     if constexpr (centred) {
       for (Index c = threadIdx.x; c < C; c += blockDim.x) mean += static_cast<S>(row[c]);
@@ -131,32 +205,35 @@ __global__ void __launch_bounds__(256) norm_forward_any(const __grid_constant__ 
     }
   }
 }
-template <class Way, bool centred, class T, class W>
-void norm_forward_by(const In<T, cuda>& x, const In<W, cuda>& weight, const In<W, cuda>& bias, double eps, const Out<T, cuda>& y,
+template <class Way, bool centred, class T, class W, class From>
+void norm_forward_by(const From& x, Index N, Index C, const In<W, cuda>& weight, const In<W, cuda>& bias, double eps, const Out<T, cuda>& y,
                      stat_t<T>* means, stat_t<T>* rstds) {
   constexpr int V = pack_of<T>;
-  const Index N = row_count(x.shape), C = row_width(x.shape);
   norm_forward_kernel<Way, centred, T, W, V><<<blocks_for(N, Way::teams), Way::block(C / V), 0, stream()>>>(
-      rows(x), Affine<W>::template of<V>(weight), Affine<W>::template of<V>(bias), static_cast<stat_t<T>>(eps), N, C, rows(y), y.beta, means,
-      rstds);
+      x, Affine<W>::template of<V>(weight), Affine<W>::template of<V>(bias), static_cast<stat_t<T>>(eps), N, C, rows(y), y.beta, means, rstds);
   check_launch(centred ? "layer_norm" : "rms_norm");
 }
 
-template <bool centred, class T, class W>
-void norm_forward(const In<T, cuda>& x, const In<W, cuda>& weight, const In<W, cuda>& bias, double eps, const Out<T, cuda>& y,
+/// `shape` is that of x and y.
+template <bool centred, class T, class W, class From>
+void norm_forward(const From& x, const Shape& shape, const In<W, cuda>& weight, const In<W, cuda>& bias, double eps, const Out<T, cuda>& y,
                   stat_t<T>* means, stat_t<T>* rstds) {
   constexpr int V = pack_of<T>;
-  const Index N = row_count(x.shape), C = row_width(x.shape), packs = C / V;
+  const Index N = row_count(shape), C = row_width(shape), packs = C / V;
   if (N == 0) return;
-  const bool whole = C > 0 && C % V == 0 && rows(x).template aligned<V>() && rows(y).template aligned<V>();
-  if (whole && packs <= 96) return norm_forward_by<NormWay<3, true, 128, 10>, centred>(x, weight, bias, eps, y, means, rstds);
-  if (whole && packs <= 128) return norm_forward_by<NormWay<4, true, 128, 8>, centred>(x, weight, bias, eps, y, means, rstds);
-  if (whole && packs <= 256) return norm_forward_by<NormWay<4, false, 64, 20>, centred>(x, weight, bias, eps, y, means, rstds);
-  if (whole && packs <= 512) return norm_forward_by<NormWay<4, false, 128, 10>, centred>(x, weight, bias, eps, y, means, rstds);
-  if (whole && packs <= 2048) return norm_forward_by<NormWay<4, false, 512, 2>, centred>(x, weight, bias, eps, y, means, rstds);
+  const bool whole = C > 0 && C % V == 0 && x.template aligned<V>() && rows(y).template aligned<V>();
+  if (whole && packs <= 96)
+    return norm_forward_by<NormWay<3, true, 128, From::resident(10)>, centred>(x, N, C, weight, bias, eps, y, means, rstds);
+  if (whole && packs <= 128)
+    return norm_forward_by<NormWay<4, true, 128, From::resident(8)>, centred>(x, N, C, weight, bias, eps, y, means, rstds);
+  if (whole && packs <= 256)
+    return norm_forward_by<NormWay<4, false, 64, From::resident(20)>, centred>(x, N, C, weight, bias, eps, y, means, rstds);
+  if (whole && packs <= 512)
+    return norm_forward_by<NormWay<4, false, 128, From::resident(10)>, centred>(x, N, C, weight, bias, eps, y, means, rstds);
+  if (whole && packs <= 2048)
+    return norm_forward_by<NormWay<4, false, 512, From::resident(2)>, centred>(x, N, C, weight, bias, eps, y, means, rstds);
   norm_forward_any<centred, T, W><<<blocks_for(N, 1), 256, 0, stream()>>>(
-      rows(x), Affine<W>::template of<1>(weight), Affine<W>::template of<1>(bias), static_cast<stat_t<T>>(eps), N, C, rows(y), y.beta, means,
-      rstds);
+      x, Affine<W>::template of<1>(weight), Affine<W>::template of<1>(bias), static_cast<stat_t<T>>(eps), N, C, rows(y), y.beta, means, rstds);
   check_launch(centred ? "layer_norm" : "rms_norm");
 }
 

@@ -8,7 +8,14 @@ namespace weft::inline WEFT_ABI::kernels {
 
 template <class T, class W>
 void rms_norm_forward(cuda, In<T, cuda> x, In<W, cuda> weight, double eps, Out<T, cuda> y, Out<stat_t<T>, cuda> rstd_N) {
-  gpu::norm_forward<false, T, W>(x, weight, In<W, cuda>{}, eps, y, nullptr, rstd_N.data);
+  gpu::norm_forward<false, T, W>(gpu::GivenRows<T>{gpu::rows(x)}, x.shape, weight, In<W, cuda>{}, eps, y, nullptr, rstd_N.data);
+}
+
+template <class T, class W>
+void add_rms_norm_forward(cuda, In<T, cuda> x, In<T, cuda> r, In<W, cuda> weight, double eps, Out<T, cuda> s, Out<T, cuda> y,
+                          Out<stat_t<T>, cuda> rstd_N) {
+  gpu::norm_forward<false, T, W>(gpu::SumRows<T>{gpu::rows(x), gpu::rows(r), gpu::rows(s)}, x.shape, weight, In<W, cuda>{}, eps, y, nullptr,
+                                 rstd_N.data);
 }
 
 template <class T, class W>

@@ -11,6 +11,11 @@ void rms_norm_forward(cuda, In<T, cuda> x, In<W, cuda> weight, double eps, Out<T
 
 /// As on the CPU: kernels/cpu/rms_norm.hpp.
 template <class T, class W>
+void add_rms_norm_forward(cuda, In<T, cuda> x, In<T, cuda> r, In<W, cuda> weight, double eps, Out<T, cuda> s, Out<T, cuda> y,
+                          Out<stat_t<T>, cuda> rstd_N);
+
+/// As on the CPU: kernels/cpu/rms_norm.hpp.
+template <class T, class W>
 void rms_norm_backward(cuda, In<T, cuda> dy, In<T, cuda> x, In<W, cuda> weight, In<stat_t<T>, cuda> rstd_N, Out<T, cuda> dx,
                        Out<param_grad_t<W>, cuda> dweight);
 
