@@ -1,6 +1,6 @@
 // The gradients of layer_norm and rms_norm. A team of threads takes one row after another, and the next are under way to shared memory
-// meanwhile. Those of weight and bias are summed by chunks of rows, as many as C says, each in its own line, and then over the lines in a
-// tree.
+// meanwhile; a block takes its row to registers first, so that the row's place serves another at once. Those of weight and bias are summed
+// by chunks of rows, as many as C says, each in its own line, and then over the lines in a tree.
 #pragma once
 
 #include "weft/kernels/cuda/lines.cuh"
@@ -8,10 +8,13 @@
 
 namespace weft::inline WEFT_ABI::kernels::gpu {
 
-/// A NormWay in which `stages` rows have a place in shared memory.
+/// A NormWay in which `stages` rows have a place in shared memory. A block takes its row to registers first.
 template <int R_, bool warp_, int threads_, int resident_, int stages_>
 struct GradientWay : NormWay<R_, warp_, threads_, resident_> {
   static constexpr int stages = stages_;
+  static constexpr bool held = !warp_;
+  template <class T>
+  using Coming = Ahead<T, pack_of<T>, R_, warp_, 3, stages, held ? stages : stages - 1>;  // dy, x, and what dx holds
 };
 
 /// Chunk k has the rows [k height, (k + 1) height), and line k of `lines` its sums: C of dweight, then, if centred, C of dbias.
@@ -33,10 +36,14 @@ __global__ void __launch_bounds__(Way::threads, Way::resident)
   const Index begin = static_cast<Index>(blockIdx.x) * height;
   const int rows = static_cast<int>(height < N - begin ? height : N - begin), step = Row::count();
   const S share = 1 / static_cast<S>(C);
-  Ahead<T, V, R, warp, 3, Way::stages> ahead(places, C, 2 + beta);  // dy, x, and what dx holds
+  typename Way::template Coming<T> ahead(places, C, 2 + beta);
   int coming = Row::number();
+  const auto fetch = [&] {
+    ahead.fetch(coming < rows, begin + coming, dy, x, dx);
+    coming += step;
+  };
 #pragma unroll 1
-  for (int s = 1; s < Way::stages; ++s, coming += step) ahead.fetch(coming < rows, begin + coming, dy, x, dx);
+  for (int s = Way::held ? 0 : 1; s < Way::stages; ++s) fetch();
   Words<W, V> w[R];
   S total[sums][R][V];  // dweight, dbias
   for_columns<V, R, warp>(C, [&](int r, Index c) { w[r] = weight.template words<V>(c, 1); });
@@ -46,22 +53,37 @@ __global__ void __launch_bounds__(Way::threads, Way::resident)
     for (int i = 0; i < V; ++i)
       for (int k = 0; k < sums; ++k) total[k][r][i] = S(0);
 
-  S next_means = S(0), next_rstds = S(0);  // of 32 rows, a lane each
+  const auto statistics = [&](const S* from, int at) {  // of 32 rows from this one on, a lane each
+    const int mine = at + static_cast<int>(threadIdx.x % 32) * step;
+    return mine < rows ? from[begin + mine] : S(0);
+  };
+  S means_now = S(0), means_next = S(0), rstds_now = S(0), rstds_next = statistics(rstds, Row::number());
+  if constexpr (centred) means_next = statistics(means, Row::number());
   for (int at = Row::number(), turn = 0; at < rows; at += step, turn = (turn + 1) % 32) {
     if (turn == 0) {
-      const int mine = at + static_cast<int>(threadIdx.x % 32) * step;
-      if (centred && mine < rows) next_means = means[begin + mine];
-      if (mine < rows) next_rstds = rstds[begin + mine];
+      rstds_now = rstds_next;
+      rstds_next = statistics(rstds, at + 32 * step);
+      if constexpr (centred) {
+        means_now = means_next;
+        means_next = statistics(means, at + 32 * step);
+      }
     }
     ahead.wait();
-    ahead.fetch(coming < rows, begin + coming, dy, x, dx);
-    coming += step;
-    const S mean = __shfl_sync(0xffffffffu, next_means, turn), rstd = __shfl_sync(0xffffffffu, next_rstds, turn);
+    Words<T, V> row[3][R];
+    if constexpr (Way::held)
+      for_columns<V, R, warp>(C, [&](int r, Index) {
+        row[0][r] = ahead.words(0, r);
+        row[1][r] = ahead.words(1, r);
+        if (beta) row[2][r] = ahead.words(2, r);
+      });
+    fetch();
+    const auto words = [&](int k, int r) { return Way::held ? row[k][r].anew() : ahead.words(k, r); };
+    const S mean = centred ? __shfl_sync(0xffffffffu, means_now, turn) : S(0), rstd = __shfl_sync(0xffffffffu, rstds_now, turn);
     S dot[sums] = {};  // with xhat; with 1
     for_columns<V, R, warp>(C, [&](int r, Index) {
       S g[V], v[V], scale[V];
-      ahead.words(0, r).widen(g);
-      ahead.words(1, r).widen(v);
+      words(0, r).widen(g);
+      words(1, r).widen(v);
       w[r].anew().widen(scale);
 #pragma unroll
       for (int i = 0; i < V; ++i) {
@@ -80,16 +102,16 @@ __global__ void __launch_bounds__(Way::threads, Way::resident)
     T* const to = dx[begin + at];
     for_columns<V, R, warp>(C, [&](int r, Index c) {
       S g[V], v[V], scale[V];
-      ahead.words(0, r).widen(g);
-      ahead.words(1, r).widen(v);
+      words(0, r).widen(g);
+      words(1, r).widen(v);
       w[r].anew().widen(scale);
 #pragma unroll
       for (int i = 0; i < V; ++i) {
         const S along = centred ? math::fma(g[i], scale[i], -dot[sums - 1]) : g[i] * scale[i];
-        g[i] = math::fma(along, rstd, (mean - v[i]) * dot[0]);
+        g[i] = math::fma(along, rstd, centred ? (mean - v[i]) * dot[0] : -v[i] * dot[0]);
       }
       if (beta) {
-        ahead.words(2, r).widen(v);
+        words(2, r).widen(v);
 #pragma unroll
         for (int i = 0; i < V; ++i) g[i] += v[i];
       }
@@ -206,7 +228,7 @@ void norm_backward_by(const In<T, cuda>& dy, const In<T, cuda>& x, const In<W, c
   const Index N = row_count(x.shape), C = row_width(x.shape), packs = C / V, width = (centred ? 2 : 1) * C;
   const unsigned threads = Way::block(packs);
   const int beta = dx ? dx.beta : 0;
-  const std::size_t bytes = Ahead<T, V, Way::R, Way::warp, 3, Way::stages>::bytes(C, 2 + beta, static_cast<int>(threads));
+  const std::size_t bytes = Way::template Coming<T>::bytes(C, 2 + beta, static_cast<int>(threads));
   const Index height = chunk_height(N, multiprocessors * blocks_at_once<Way>(threads, bytes));
   const Index chunks = (N + height - 1) / height;
   const bool summed = dweight || dbias;
@@ -238,9 +260,9 @@ void norm_backward(const In<T, cuda>& dy, const In<T, cuda>& x, const In<W, cuda
   if (whole && packs <= 256)
     return norm_backward_by<GradientWay<2, false, 128, 4, 3>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
   if (whole && packs <= 512)
-    return norm_backward_by<GradientWay<2, false, 256, 2, 2>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
+    return norm_backward_by<GradientWay<2, false, 256, 2, 3>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
   if (whole && packs <= 1024)
-    return norm_backward_by<GradientWay<2, false, 512, 1, 2>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
+    return norm_backward_by<GradientWay<2, false, 512, 1, 3>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
 
   const Index width = (centred ? 2 : 1) * C, height = chunk_height(N, 8 * multiprocessors), chunks = (N + height - 1) / height;
   const bool summed = dweight || dbias;
