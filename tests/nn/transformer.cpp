@@ -65,9 +65,11 @@ TEST_CASE("recompute needs less memory") {
 }
 
 TEST_CASE("decoding with the cache gives the logits of the whole sequence") {
-  for (const Arch arch : test::all_archs) {
-    INFO(test::name(arch));
-    const nn::Transformer<float> model(test::tiny(arch), 5);
+  for (const Arch arch : test::all_archs) for (const bool recompute : {false, true}) {
+    INFO(test::name(arch) << (recompute ? " with recompute" : ""));
+    auto c = test::tiny(arch);
+    c.recompute = recompute;
+    const nn::Transformer<float> model(c, 5);
     const auto tokens = test::rule_tokens(2, 9, 0);
     const auto whole = model(tokens);  // (B, T, V)
     auto cache = model.make_cache(2);

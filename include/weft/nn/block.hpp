@@ -75,9 +75,10 @@ struct Block : Module<Block<T, W, D>> {
   BlockOutput<T, D> forward(const Tensor<T, D>& x_BTC, KVCache<T, D>* cache) const {
     const auto attend = [this](const Tensor<T, D>& x, KVCache<T, D>* past) { return dropout(self_attn(input_norm(x), past), config.dropout); };
 
+    const bool again = config.recompute && cache == nullptr;
     if (const auto* moe = std::get_if<MoE<T, W, D>>(&mlp)) {  // its experts recompute themselves, its router does not
       const AddNorm<T, D> middle = post_attention_norm(
-          x_BTC, config.recompute ? checkpoint([=](const Tensor<T, D>& x) { return attend(x, nullptr); }, x_BTC) : attend(x_BTC, cache));
+          x_BTC, again ? checkpoint([=](const Tensor<T, D>& x) { return attend(x, nullptr); }, x_BTC) : attend(x_BTC, cache));
       const MoEOutput<T, D> out = (*moe)(middle.norm);
       return {middle.sum + dropout(out.y, config.dropout), out.balance, out.z};
     }
@@ -87,7 +88,7 @@ struct Block : Module<Block<T, W, D>> {
       if (const auto* gated = std::get_if<SwiGLU<T, W, D>>(&mlp)) return feed(*gated);
       return feed(std::get<MLP<T, W, D>>(mlp));
     };
-    if (config.recompute && cache == nullptr) return {checkpoint([=](const Tensor<T, D>& x) { return layer(x, nullptr); }, x_BTC), {}, {}};
+    if (again) return {checkpoint([=](const Tensor<T, D>& x) { return layer(x, nullptr); }, x_BTC), {}, {}};
     return {layer(x_BTC, cache), {}, {}};
   }
 
