@@ -84,6 +84,7 @@ TEST_CASE("shapes that do not fit") {
   expect(__LINE__, [] { linear(a, zeros<float>({5, 3}), zeros<float>({4})); }, "[linear] expected bias of shape (5), got (4)\n  @");
   expect(__LINE__, [] { rms_norm(a, zeros<float>({2})); }, "[rms_norm] expected weight of shape (3), got (2)\n  @");
   expect(__LINE__, [] { layer_norm(a, zeros<float>({3}), zeros<float>({1})); }, "[layer_norm] expected bias of shape (3), got (1)\n  @");
+  expect(__LINE__, [] { add_rms_norm(a, b, zeros<float>({3})); }, "[add_rms_norm] expected r of shape (2, 3), got (4, 5)\n  @");
   expect(__LINE__, [] { swiglu(a, b); }, "[swiglu] expected up of shape (2, 3), got (4, 5)\n  @");
   expect(__LINE__, [] { sum(a, {2}); }, "[sum] expected an axis in [-2, 1], got 2 for a tensor of rank 2\n  @");
   expect(__LINE__, [] { max(zeros<float>({2, 0}), {1}); }, "[max] expected at least one element to reduce, got x (2, 0)\n  @");
