@@ -14,23 +14,24 @@ namespace weft::inline WEFT_ABI::nn {
 /// Keys and values of the tokens seen so far, for one layer.
 template <class T, class D = default_device>
 struct KVCache {
-  Tensor<T, D> k, v;  // (B, capacity, K, D)
+  Tensor<T, D> k, v;  // (B, K, capacity, D): a head's tokens lie one after the other, as attention reads them
   Index length = 0;
 
   KVCache() = default;
-  KVCache(Index B, Index capacity, Index K, Index width) : k({B, capacity, K, width}), v({B, capacity, K, width}) {}
+  KVCache(Index B, Index capacity, Index K, Index width) : k({B, K, capacity, width}), v({B, K, capacity, width}) {}
 
   /// Copies the new tokens' keys and values behind the old ones and returns all of them.
   std::pair<Tensor<T, D>, Tensor<T, D>> append(const Tensor<T, D>& k_BTKD, const Tensor<T, D>& v_BTKD, Where where = here()) {
     const Index end = length + k_BTKD.size(1);
-    if (end > k.size(1))
-      fail<ShapeError>("kv_cache", "expected at most " + std::to_string(k.size(1)) + " tokens, got " + std::to_string(end), where);
-    kernels::map<kernels::Copy, T, T>(D{}, {}, slice(k, 1, length, end), k_BTKD);
-    kernels::map<kernels::Copy, T, T>(D{}, {}, slice(v, 1, length, end), v_BTKD);
+    if (end > k.size(2))
+      fail<ShapeError>("kv_cache", "expected at most " + std::to_string(k.size(2)) + " tokens, got " + std::to_string(end), where);
+    const auto tokens = [](const Tensor<T, D>& x, Index from, Index to) { return transpose(slice(x, 2, from, to), 1, 2); };  // (B, T, K, D)
+    kernels::map<kernels::Copy, T, T>(D{}, {}, tokens(k, length, end), k_BTKD);
+    kernels::map<kernels::Copy, T, T>(D{}, {}, tokens(v, length, end), v_BTKD);
     k.storage()->touch(where);
     v.storage()->touch(where);
     length = end;
-    return {slice(k, 1, 0, end), slice(v, 1, 0, end)};
+    return {tokens(k, 0, end), tokens(v, 0, end)};
   }
 };
 

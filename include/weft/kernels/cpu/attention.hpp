@@ -46,7 +46,7 @@ void forward_block(const Sizes& n, const In<T, cpu>& q, const In<T, cpu>& k, con
     const Index keys = std::min(block, end - j);
     columns.mask(n, j, keys, mask);
     if (few) {
-      pack_columns<T>(KeyRows<T>(k, columns, j, keys), 1, packed_k);
+      pack_columns<T>(KeyRows<T>(k, columns, j, keys), 1, packed_k, 16 * k.strides[1]);  // the next 16 keys
       multiply<S>({count, keys, D, q_t, width, 1, packed_k, block, few_scores, block});
       for (Index c = 0; c < count; ++c) at[c] = c * block;
       pack_columns<S>({few_scores, at, count, keys}, 1, scores);

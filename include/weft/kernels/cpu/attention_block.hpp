@@ -206,9 +206,9 @@ WEFT_INLINE inline void load(const T* x, typename Register<stat_t<T>, I>::Vector
   }
 }
 
-/// columns[d * block + r] = scale * rows[r][d]; columns from count up to a multiple of 16 are zero.
+/// columns[d * block + r] = scale * rows[r][d]; columns from count up to a multiple of 16 are zero. Fetches what lies `ahead` of the rows.
 template <class T>
-void pack_columns(const Rows<const T>& from, stat_t<T> scale, stat_t<T>* columns) {
+void pack_columns(const Rows<const T>& from, stat_t<T> scale, stat_t<T>* columns, Index ahead = 0) {
   using S = stat_t<T>;
   at_isa([=](auto chosen) WEFT_INLINE {
     constexpr Isa I = decltype(chosen)::value;
@@ -224,6 +224,7 @@ void pack_columns(const Rows<const T>& from, stat_t<T> scale, stat_t<T>* columns
           rows[r] = V{};
           if (r0 + r >= from.count) continue;
           const T* x = from.data + from.at[r0 + r] + d0;
+          __builtin_prefetch(x + ahead, 0, 2);
           if (width >= L) {
             load<I>(x, rows[r]);
           } else {
