@@ -42,7 +42,7 @@ class AdamW : private Sink {
     for_each_unit([](auto& u) { u.sum_micro_batches(); });
     if (!eager() && !config_.exact) for_each_unit([](auto& u) { u.collect(false); });
     units_.share_flags([this](auto&& f) { units_.for_each_place(f); }, where);
-    if (!eager()) reduce_all(where);
+    if (!eager()) units_.reduce_all(where);
     sums_ = units_.no_norms();
     for_each_unit([this](auto& u) { u.squared_norms(sums_.data() + u.norms_at); });
     const double norm = units_.norm(sums_, where);
@@ -54,9 +54,9 @@ class AdamW : private Sink {
       units_.release_all();
       for_each_unit([&](auto& u) {
         u.update(arguments(options.lr), scale, where);
-        u.start_publish(where);
+        u.weights().start_publish(where);
       });
-      for_each_unit([](auto& u) { u.finish_publish(); });
+      for_each_unit([](auto& u) { u.weights().finish_publish(); });
     }
     clear();
     return result;
@@ -118,7 +118,7 @@ class AdamW : private Sink {
 
   /// Fills the parameters as nn::materialise does, but no rank ever holds more than it keeps.
   void materialise(std::uint64_t seed, Where where = here()) {
-    for_each_unit([&](auto& u) { u.materialise(seed); });
+    for_each_unit([&](auto& u) { u.weights().materialise(seed); });
     weights_changed(where);
   }
   /// Runs f with all parameters there, on every rank; for instance to save them.
@@ -132,26 +132,26 @@ class AdamW : private Sink {
   template <class F>
   void with_each_unit(F&& f, Where where = here()) {
     for_each_unit([&](auto& u) {
-      if (config_.zero == 3) u.gather(where);
+      if (config_.zero == 3) u.weights().gather(where);
       f();
-      if (config_.zero == 3) u.release();
+      if (config_.zero == 3) u.weights().release();
     });
   }
   /// Parameters that are only described get memory, unless ranks share them.
-  void allocate_weights() { for_each_unit([](auto& u) { u.allocate_weights(); }); }
+  void allocate_weights() { for_each_unit([](auto& u) { u.weights().allocate(); }); }
   /// What for_each_weight gave was written: other ranks' copies follow.
   void weights_changed(Where where = here()) {
     units_.release_all();
-    for_each_unit([&](auto& u) { u.start_publish(where); });
+    for_each_unit([&](auto& u) { u.weights().start_publish(where); });
     for_each_unit([&](auto& u) {
-      u.finish_publish();
+      u.weights().finish_publish();
       for (auto& p : u.places()) p.param.storage()->touch(where);
     });
   }
   /// Calls f(path, tensor, shard) for the weights that this rank holds, or (`all` false) those of them that it alone writes to a
   /// checkpoint. A tensor that is a whole parameter has its shape, else it is flat.
   template <class F>
-  void for_each_weight(F&& f, bool all = true) { for_each_unit([&](auto& u) { u.for_each_weight(all, f); }); }
+  void for_each_weight(F&& f, bool all = true) { for_each_unit([&](auto& u) { u.weights().for_each(all, f); }); }
   /// The same for everything the optimizer remembers, allocated where it is not yet: "m." and "v." and, for a narrow parameter without
   /// bf16_states, "master." before the parameter's path.
   template <class F>
@@ -163,14 +163,7 @@ class AdamW : private Sink {
 
   template <class M>
   AdamW(const M& model, Communicator* ranks, AdamWConfig config, Where where) : config_(std::move(config)), sharing_{ranks, config_.zero, config_.exact, config_.bucket_bytes} {
-    units_.cut(model, sharing_, config_.bf16_states, this, [this](const std::string& path, const Shape& shape) { return rates_of(path, shape); }, where);
-  }
-
-  Rates rates_of(const std::string& path, const Shape& shape) const {
-    const PhiloxKey rounding = philox_key(mix(config_.seed, "adamw." + path));
-    for (const ParameterGroup& g : config_.groups)
-      if (g.matches(path, shape)) return {g.weight_decay, g.lr_scale, rounding};
-    return {shape.rank() >= 2 ? config_.weight_decay : 0.0, 1.0, rounding};
+    units_.cut(model, sharing_, config_.bf16_states, this, [this](const std::string& path, const Shape& shape) { return config_.rates(path, shape); }, where);
   }
 
   // ---- What the tape says.
@@ -229,8 +222,8 @@ class AdamW : private Sink {
       for (auto& p : u.places())
         if (p.has) (p.bad ? left_ : moved_).push_back(&p.path);
       u.update(arguments(updating_->lr), {}, where_);
-      u.start_publish(where_);
-      u.finish_publish();
+      u.weights().start_publish(where_);
+      u.weights().finish_publish();
       u.clear();
     }, unit);
   }
@@ -257,21 +250,6 @@ class AdamW : private Sink {
     const auto t = static_cast<double>(steps_);
     return {lr, config_.beta1, config_.beta2, config_.eps, 0, 1 - std::pow(config_.beta1, t), 1 - std::pow(config_.beta2, t),
             RandomKey{{}, static_cast<std::uint32_t>(steps_), 0}, 0};
-  }
-  void reduce_all(Where where) {
-    if (sharing_.size() == 1) return;
-    AnyUnit* before = nullptr;
-    const auto finish = [&](AnyUnit* unit) { if (unit != nullptr) std::visit([](auto& u) { u.finish_reduce(); }, *unit); };
-    for (std::size_t i = 0; i < units_.size(); ++i)
-      std::visit([&](auto& u) {
-        bool any = false;
-        for (auto& p : u.places()) any = any || p.has;
-        if (!any) return;
-        if (!config_.exact) u.collect(true);
-        u.start_reduce(where);
-        finish(std::exchange(before, &units_[i]));
-      }, units_[i]);
-    finish(before);
   }
   void clear() {
     reducing_ = nullptr;
