@@ -74,3 +74,13 @@ TEST_CASE("ZeRO on ranks that share a GPU: the bits of one rank") {
     }
   CHECK(outcome({.ranks = 2, .zero = 3, .recompute = true}) == one);
 }
+
+TEST_CASE("ZeRO with states on the host: the bits of one rank with all on the GPU") {
+  const test::Result<float> one = outcome({});
+  for (const int ranks : {1, 2})
+    for (const int zero : {0, 1, 2, 3}) {
+      const test::Plan plan{.ranks = ranks, .zero = zero, .offload = true};
+      INFO(test::name(plan));
+      CHECK(outcome(plan) == one);
+    }
+}

@@ -20,6 +20,7 @@ struct AdamWConfig {
   std::vector<ParameterGroup> groups = {};  ///< asked before that rule, in order; the first that matches counts
   bool bf16_states = false;            ///< of bf16 parameters: m and v are bf16, and there is no float master (see AdamW)
   std::uint64_t seed = 0;              ///< of the rounding that this needs; the same on every rank
+  bool offload = false;                ///< of a model on the GPU: states lie in the host's memory; the same bits, slower (see AdamW)
   // Among many ranks:
   int zero = 0;                        ///< 0: every rank keeps all; 1: optimizer states are shared, 2: gradients too, 3: parameters too
   bool exact = false;                  ///< the same bits for any number of ranks

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "weft/optim/offload.hpp"
 #include "weft/optim/states.hpp"
 #include "weft/optim/sum_tree.hpp"
 #include "weft/optim/weights.hpp"
@@ -31,8 +32,8 @@ class Unit {
 
   void add(const std::string& path, const nn::Parameter<W, D>& param, Rates rates) { places().push_back({path, param, rates, layout_.cut.add(param.numel())}); }
   /// After the last parameter: cuts the unit, and takes over the parameters' memory where ranks share it.
-  void close(const Sharing& sharing, bool bf16_states) {
-    layout_.sharing = sharing, bf16_states_ = bf16_states;
+  void close(const Sharing& sharing, Keeping keeping) {
+    layout_.sharing = sharing, keeping_ = keeping;
     layout_.cut.close(sharing, sizeof(S));
     weights_.take_over();
   }
@@ -149,7 +150,7 @@ class Unit {
   /// Allocates the states where they are not yet.
   void prepare() {
     if (states_.defined() || places().empty()) return;
-    states_.allocate(cut().held_size(), bf16_states_);
+    states_.allocate(cut().held_size(), keeping_);
     if constexpr (!std::is_same_v<W, S>)
       states_.visit([&](const auto&, const auto&, const Tensor<S, D>& master) {
         if (!master.defined()) return;
@@ -158,20 +159,29 @@ class Unit {
         });
       });
   }
-  void update(const kernels::AdamWArgs& common, const Tensor<float, D>& scale, Where where) {
+  /// One step of what has a gradient. States on the host pass through `offload`, whose finish() is the caller's.
+  void update(const kernels::AdamWArgs& common, const Tensor<float, D>& scale, [[maybe_unused]] Offload<D>& offload, Where where) {
+    if (std::none_of(places().begin(), places().end(), [](const Place& p) { return p.has && !p.bad; })) return;
     prepare();
     states_.visit([&]<class M>(const Tensor<M, D>& m, const Tensor<M, D>& v, const Tensor<S, D>& master) {
-      layout_.for_spans(cut().held(), [&](Place& p, const Span& s) {
-        if (!p.has || p.bad) return;
-        kernels::AdamWArgs args = common;
-        args.lr *= p.rates.lr_scale;
-        args.weight_decay = p.rates.weight_decay;
-        args.rounding.key = p.rates.rounding;
-        args.first = s.first;
-        const auto part = [&s]<class T>(const Tensor<T, D>& x) { return x.defined() ? Out<T, D>{x.data() + s.kept, {s.count}, {1}, 0} : Out<T, D>{}; };
-        kernels::adamw_step<W, S, M>(D{}, Out<W, D>{weights_.at(p, s), {s.count}, {1}, 0}, part(master), In<S, D>{gradient_at(s), {s.count}, {1}},
-                                     part(m), part(v), args, scale);
-      });
+      /// Elements [begin, end) of what this rank holds; the pointers are to the first's.
+      const auto step = [&](Index begin, Index end, M* ms, M* vs, S* masters) {
+        layout_.for_spans(cut().held(), [&](Place& p, const Span& whole) {
+          const Span s = whole.within(begin, end);
+          if (s.count == 0 || !p.has || p.bad) return;
+          kernels::AdamWArgs args = common;
+          args.lr *= p.rates.lr_scale;
+          args.weight_decay = p.rates.weight_decay;
+          args.rounding.key = p.rates.rounding;
+          args.first = s.first;
+          const auto part = [&]<class T>(T* x) { return x != nullptr ? Out<T, D>{x + (s.kept - begin), {s.count}, {1}, 0} : Out<T, D>{}; };
+          kernels::adamw_step<W, S, M>(D{}, Out<W, D>{weights_.at(p, s), {s.count}, {1}, 0}, part(masters), In<S, D>{gradient_at(s), {s.count}, {1}},
+                                       part(ms), part(vs), args, scale);
+        });
+      };
+      if constexpr (std::is_same_v<D, cuda>)
+        if (keeping_.on_host) return offload.pass(m, v, master, step);
+      step(0, cut().held_size(), m.data(), v.data(), master.defined() ? master.data() : nullptr);
     });
     for (Place& p : places())
       if (p.has && !p.bad) p.param.storage()->touch(where);
@@ -211,7 +221,7 @@ class Unit {
   SumTree<S, D> tree_;                  // exact: micro-batches that wait for their sibling
   std::size_t ready_ = 0;
   States<W, D> states_;
-  bool bf16_states_ = false;
+  Keeping keeping_;
   std::array<Handle, 2> flight_;        // after the memory that they use, so that they end first
 };
 

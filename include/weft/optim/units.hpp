@@ -31,10 +31,10 @@ class Units {
     for_each_place([this](auto& p) { if (p.param.slot()->sink == sink_) p.param.slot()->sink = nullptr; });
   }
 
-  /// Called once. `rates_of(path, shape)` says what is special about a parameter; `sink` is where gradients go; `bf16_states` as AdamWConfig
-  /// has it. Throws ValueError where the ranks' models differ, or exact sums cannot be had for their number.
+  /// Called once. `rates_of(path, shape)` says what is special about a parameter; `keeping` is how states are kept, `sink` where gradients
+  /// go. Throws ValueError where the ranks' models differ, or exact sums cannot be had for their number.
   template <class M, class RatesOf>
-  void cut(const M& model, Sharing sharing, bool bf16_states, Sink* sink, RatesOf&& rates_of, Where where) {
+  void cut(const M& model, Sharing sharing, Keeping keeping, Sink* sink, RatesOf&& rates_of, Where where) {
     sharing_ = sharing, sink_ = sink;
     if (sharing.stage < 0 || sharing.stage > 3) fail<ValueError>("adamw", "expected a ZeRO stage of 0 to 3, got " + std::to_string(sharing.stage), where);
     const int N = sharing.size();
@@ -80,7 +80,7 @@ class Units {
     expect_same_model(structure, where);
     for (Any& unit : units_)
       std::visit([&](auto& u) {
-        u.close(sharing_, bf16_states);
+        u.close(sharing_, keeping);
         u.norms_at = own_pieces_;
         own_pieces_ += static_cast<std::size_t>(u.own_pieces());
         for (std::size_t i = 0; i < u.places().size(); ++i) {

@@ -10,7 +10,7 @@
 #include <set>
 #include <vector>
 
-#include "weft/kernels/cuda/launch.cuh"
+#include "weft/kernels/cuda/lanes.cuh"
 
 namespace weft::inline WEFT_ABI::kernels::gpu {
 
@@ -184,6 +184,7 @@ class Staging {
 struct Context {
   Pool pool;
   Staging staging;
+  Lanes lanes;
   cudaStream_t stream = nullptr;
 
   static Context& mine() {
@@ -232,12 +233,26 @@ void reset_peak_memory() { kernels::gpu::Context::mine().pool.reset_peak(); }
 void release_cached() { kernels::gpu::Context::mine().pool.release_cached(); }
 void* stream() { return kernels::gpu::Context::mine().stream; }
 
+Memory& host_memory() { return kernels::gpu::Pinned::all(); }
+void order(Lane earlier, Lane later) { kernels::gpu::Context::mine().lanes.order(earlier, later); }
+void copy(Lane lane, void* to, const void* from, std::size_t bytes) { kernels::gpu::Context::mine().lanes.copy(lane, to, from, bytes); }
+
 void to_device(void* to, const void* from, std::size_t bytes) {
+  if (kernels::gpu::Pinned::all().holds(to)) {
+    synchronize();
+    std::memcpy(to, from, bytes);
+    return;
+  }
   auto& mine = kernels::gpu::Context::mine();
   if (bytes <= kernels::gpu::Staging::slot_bytes) return mine.staging.to_device(to, from, bytes, mine.stream);
   kernels::gpu::check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, mine.stream), "to_device");  // the driver's own staging
 }
 void to_host(void* to, const void* from, std::size_t bytes) {
+  if (kernels::gpu::Pinned::all().holds(from)) {
+    synchronize();
+    std::memcpy(to, from, bytes);
+    return;
+  }
   kernels::gpu::check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, kernels::gpu::stream()), "to_host");
   synchronize();
 }
