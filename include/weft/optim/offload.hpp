@@ -18,7 +18,8 @@ namespace weft::inline WEFT_ABI::optim {
 
 /// On the CPU states are in the host's memory anyway.
 template <class D>
-struct Offload {
+class Offload {
+ public:
   void finish() {}
 };
 
