@@ -186,6 +186,7 @@ struct Context {
   Staging staging;
   Lanes lanes;
   cudaStream_t stream = nullptr;
+  int device = 0;  ///< the thread's when it first asked
 
   static Context& mine() {
     thread_local Owner owner;
@@ -204,12 +205,16 @@ struct Context {
   struct Owner {
     Context* context = nullptr;
     Owner() {
+      int device = 0;
+      check(cudaGetDevice(&device), "stream");
       {
         const std::lock_guard lock(waiting_mutex());
-        if (!waiting().empty()) context = waiting().back(), waiting().pop_back();
+        const auto same = std::find_if(waiting().begin(), waiting().end(), [device](const Context* c) { return c->device == device; });
+        if (same != waiting().end()) context = *same, waiting().erase(same);
       }
       if (context == nullptr) {
         auto fresh = std::make_unique<Context>();
+        fresh->device = device;
         check(cudaStreamCreateWithFlags(&fresh->stream, cudaStreamNonBlocking), "stream");
         context = fresh.release();
       }
