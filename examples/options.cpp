@@ -35,6 +35,7 @@ void for_each_option(O& o, F&& f) {
   f("weight-decay", o.weight_decay, "Training", "AdamW's decay of matrices");
   f("seed", o.seed, "Training", "of weights, data order and dropout");
   f("tune", o.tune, "Training", "on a GPU: take the fastest algorithms of products, measured and kept in products.txt under --out");
+  f("offload", o.offload, "Training", "on a GPU: keep the optimizer's states in the host's memory. The result does not depend on it");
   f("threads", o.threads, "Training", "threads; 0: all cores. The result does not depend on it");
   f("zero", o.zero, "Ranks", "what ranks share: 0 nothing, 1 optimizer states, 2 also gradients, 3 also parameters");
   f("exact", o.exact, "Ranks", "the same bits for any number of ranks, a power of two (needs --micro-batch)");
@@ -177,9 +178,9 @@ CommandLine read_command_line(int argc, char** argv, int ranks) {
     set_values(line.options, line.checkpoint.manifest.options);
     const std::map<std::string, std::string> was = as_map(line.options);
     for (const auto& [name, value] : given)
-      if (name != "steps" && name != "threads" && name != "out" && name != "sample" && name != "zero" && was.at(name) != value)
+      if (name != "steps" && name != "threads" && name != "out" && name != "sample" && name != "zero" && name != "offload" && was.at(name) != value)
         throw UsageError("--" + name + ": expected " + was.at(name) + ", as the run in " + line.checkpoint.path + " has it, got " + value +
-                         "\nA resumed run may change steps, threads, sample, zero and out; without --resume a new one starts.");
+                         "\nA resumed run may change steps, threads, sample, zero, offload and out; without --resume a new one starts.");
   } else {
     set_values(line.options, preset_values(typed.preset));
   }

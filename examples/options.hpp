@@ -17,7 +17,7 @@ struct Options {
   weft::Index batch = 16, micro_batch = 0, steps = 700;
   double lr = 1e-3, dropout = 0, weight_decay = 0.1;
   weft::Index seed = 1337, threads = 0;
-  bool recompute = false, exact = false, tune = false;
+  bool recompute = false, exact = false, tune = false, offload = false;
   weft::Index zero = 0;
   std::string dtype = "float", tokenizer = "char";
   weft::Index save_every = 500, eval_every = 250, sample = 400;

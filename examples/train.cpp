@@ -66,7 +66,7 @@ int train_model(const Options& o, const io::Newest& checkpoint, Communicator& ra
 
   // The model, its optimizer and its learning rate.
   const nn::Transformer<T> model(o.model(tokenizer.vocab()));
-  optim::AdamW adamw(model, ranks, {.beta1 = 0.9, .beta2 = 0.99, .weight_decay = o.weight_decay, .zero = static_cast<int>(o.zero), .exact = o.exact});
+  optim::AdamW adamw(model, ranks, {.beta1 = 0.9, .beta2 = 0.99, .weight_decay = o.weight_decay, .offload = o.offload, .zero = static_cast<int>(o.zero), .exact = o.exact});
   const auto lr = optim::warmup_cosine({.peak = o.lr, .floor = o.lr / 10, .warmup = std::min<Index>(100, o.steps / 10), .steps = std::max<Index>(1, o.steps)});
 
   // Where to begin, and where to write. Rank 0 alone speaks, and writes what is not a checkpoint.

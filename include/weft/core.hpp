@@ -8,6 +8,7 @@
 #include "weft/core/error.hpp"
 #include "weft/core/gpu.hpp"
 #include "weft/core/graph.hpp"
+#include "weft/core/lanes.hpp"
 #include "weft/core/pages.hpp"
 #include "weft/core/parallel.hpp"
 #include "weft/core/philox.hpp"

@@ -1,8 +1,11 @@
-// AdamW's kernels on the GPU against the CPU's.
+// AdamW's kernels on the GPU against the CPU's, and states that lie on the host against those on the GPU.
 #include <array>
 #include <cmath>
 
+#include "../io/support.hpp"
+#include "../nn/support.hpp"
 #include "support.hpp"
+#include "weft/io/checkpoint.hpp"
 #include "weft/kernels/cpu/adamw.hpp"
 #include "weft/kernels/cuda/adamw.hpp"
 
@@ -37,4 +40,80 @@ TEST_CASE("AdamW with bf16 moments rounds by the CPU's random bits") {
         CHECK(most <= 1);
       }
     }
+}
+
+namespace {
+
+struct Trained {
+  std::vector<double> losses, values;  // of weights and states
+  double states = 0;                   // bytes
+  MemoryStats gpu;                     // between steps, and the most in one
+};
+
+template <class T>
+Trained train(const nn::Transformer<T, T, cuda>& model, optim::AdamW<cuda>& adamw, Index steps, bool inside) {
+  Trained t;
+  gpu::reset_peak_memory();
+  for (const Index end = adamw.steps() + steps; adamw.steps() < end;) {
+    const Index start = 3 * adamw.steps();
+    Tape tape(Key{7, adamw.steps(), 0, 1});
+    const auto loss = model.loss(to<cuda>(test::rule_tokens(4, 24, start, 50000)), to<cuda>(test::rule_tokens(4, 24, start + 1, 50000)));
+    t.losses.push_back(loss.value());
+    if (inside) adamw.backward(tape, loss, {.lr = 3e-3});
+    else tape.backward(loss), adamw.step({.lr = 3e-3, .clip = 1});
+  }
+  t.gpu = gpu::memory_stats();
+  const auto add = [&](const auto& x) { for (const auto v : x.to_vector()) t.values.push_back(static_cast<double>(v)); };
+  adamw.for_each_weight([&](const std::string&, const auto& x, const optim::Shard&) { add(x); });
+  adamw.for_each_state([&](const std::string&, const auto& x, const optim::Shard&) {
+    add(x);
+    t.states += static_cast<double>(x.numel()) * sizeof(typename std::remove_cvref_t<decltype(x)>::value_type);
+  });
+  return t;
+}
+
+/// Its largest unit, 13 million parameters, passes in 13 windows, of which the last is not full.
+nn::TransformerConfig wide() { return test::tiny(test::Arch::gpt2, {.vocab = 50000, .width = 256, .layers = 2, .heads = 4, .context = 24}); }
+
+template <class T>
+void check_offload(optim::AdamWConfig config) {
+  for (const bool inside : {false, true}) {
+    INFO(dtype_name<T> << (config.bf16_states ? ", states too" : "") << (inside ? ", inside the backward" : ""));
+    const auto run = [&](bool offload) {
+      config.offload = offload;
+      const nn::Transformer<T, T, cuda> model(wide(), 5);
+      optim::AdamW<cuda> adamw(model, config);
+      return train<T>(model, adamw, 20, inside);
+    };
+    const Trained there = run(false), here = run(true);
+    CHECK(test::same_bits(there.losses, here.losses));
+    CHECK(test::same_bits(there.values, here.values));
+    CHECK(here.losses.back() < here.losses.front());
+    const auto live = [](const Trained& t) { return static_cast<double>(t.gpu.live); };
+    const auto peak = [](const Trained& t) { return static_cast<double>(t.gpu.peak); };
+    CHECK(live(here) + here.states <= live(there) + 1e4);
+    CHECK(peak(here) + here.states <= peak(there) + 2 * 16 * static_cast<double>(optim::Offload<cuda>::window) + 1e6);  // two windows
+  }
+}
+
+}  // namespace
+
+TEST_CASE("states on the host: the same bits, and the GPU without them") {
+  check_offload<float>({.beta2 = 0.99});
+  check_offload<bf16>({.beta2 = 0.99});
+  check_offload<bf16>({.beta2 = 0.99, .bf16_states = true, .seed = 3});
+}
+
+TEST_CASE("checkpoints of states on the host are those of states on the GPU") {
+  const test::TemporaryFolder folder;
+  const nn::Transformer<bf16, bf16, cuda> a(wide(), 5), b(wide(), 6), c(wide(), 7);
+  optim::AdamW<cuda> there(a, {.beta2 = 0.99}), here(b, {.beta2 = 0.99, .offload = true}), again(c, {.beta2 = 0.99});
+  train<bf16>(a, there, 3, false);
+  io::save_checkpoint(folder / "there", 3, a, there, {});
+  CHECK(io::load_checkpoint(io::newest_whole(folder / "there"), b, here) == "");
+  io::save_checkpoint(folder / "here", 3, b, here, {});
+  CHECK(io::load_checkpoint(io::newest_whole(folder / "here"), c, again) == "");
+  const Trained expected = train<bf16>(a, there, 3, false);
+  CHECK(test::same_bits(train<bf16>(b, here, 3, false).values, expected.values));
+  CHECK(test::same_bits(train<bf16>(c, again, 3, false).values, expected.values));
 }

@@ -162,6 +162,7 @@ TEST_CASE("bf16 states follow the seed, and leave wider parameters as they are")
   CHECK(after(Two<bf16>(), {.bf16_states = true}) == narrow);
   CHECK_FALSE(after(Two<bf16>(), {.bf16_states = true, .seed = 1}) == narrow);
   CHECK(after(Two<float>(), {.bf16_states = true}) == after(Two<float>(), {}));
+  CHECK(after(Two<bf16>(), {.offload = true}) == after(Two<bf16>(), {}));
 }
 
 TEST_CASE("groups by rule: the first that matches") {

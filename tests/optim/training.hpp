@@ -18,10 +18,11 @@ struct Plan {
   std::size_t bucket_bytes = std::size_t{1} << 15;  // several a unit
   unsigned sizes = 0;                               // not 0: drawn from it
   bool bf16_states = false;
+  bool offload = false;
 };
 inline std::string name(const Plan& p) {
   return std::string(name(p.arch)) + ", " + std::to_string(p.ranks) + " ranks, ZeRO " + std::to_string(p.zero) + (p.exact ? " exact" : "") +
-         (p.recompute ? ", recompute" : "") + (p.inside ? ", inside the backward" : "") + (p.bf16_states ? ", bf16 states" : "") + (p.sizes != 0 ? ", sizes " + std::to_string(p.sizes) : "");
+         (p.recompute ? ", recompute" : "") + (p.inside ? ", inside the backward" : "") + (p.bf16_states ? ", bf16 states" : "") + (p.offload ? ", offload" : "") + (p.sizes != 0 ? ", sizes " + std::to_string(p.sizes) : "");
 }
 
 template <class T>
@@ -50,7 +51,7 @@ inline nn::TransformerConfig config_of(const Plan& p) {
 template <class T, class W = T>
 void train_rank(const Plan& plan, Communicator& comm, Result<W>& result, Index steps = 4) {
   const nn::Transformer<T, W> model(config_of(plan));
-  optim::AdamW adamw(model, comm, {.beta2 = 0.99, .bf16_states = plan.bf16_states, .zero = plan.zero, .exact = plan.exact, .bucket_bytes = plan.bucket_bytes});
+  optim::AdamW adamw(model, comm, {.beta2 = 0.99, .bf16_states = plan.bf16_states, .offload = plan.offload, .zero = plan.zero, .exact = plan.exact, .bucket_bytes = plan.bucket_bytes});
   adamw.materialise(1);
   const auto note = [&](Index step, double norm) { if (comm.rank() == 0) result.norms[static_cast<std::size_t>(step)] = norm; };
   for (Index step = 0; step < steps; ++step) {

@@ -148,6 +148,13 @@ class Communicator {
     return std::make_unique<Communicator>(alone ? nullptr : engine_.transport()->among(members.data(), static_cast<int>(members.size())));
   }
 
+  /// Another transport among the same ranks, to build a communicator on; null where one rank needs none. Collective.
+  std::unique_ptr<comm::Transport> duplicate() {
+    std::vector<int> all;
+    for (int r = 0; r < size(); ++r) all.push_back(r);
+    return engine_.transport() == nullptr ? nullptr : engine_.transport()->among(all.data(), size());
+  }
+
   /// Tells the other ranks that this one cannot go on: each of their collectives throws CommError with this text.
   void fail(const std::string& why) noexcept { if (engine_.transport() != nullptr) engine_.transport()->fail(why); }
 

@@ -26,7 +26,7 @@ struct Operation : FromCache {
   std::size_t element = 1;  ///< bytes
   Ref<Storage> scratch;
   std::vector<std::unique_ptr<Transfer>, CachedAllocator<std::unique_ptr<Transfer>>> transfers;
-  bool done = false;
+  bool started = false, done = false;
 };
 
 /// The collectives of one communicator on this rank.
@@ -65,8 +65,8 @@ class Engine {
     try {
       named(op, [&] {
         if (failed_) throw CommError(*failed_);
-        start(op);
         in_flight_.push_back(&op);
+        start_those_due();
         progress();
       });
     } catch (...) {
@@ -125,8 +125,24 @@ class Engine {
       throw;
     }
   }
+  /// True iff nothing of it is still to be started.
+  bool last_stage(const Operation& op) const {
+    const bool two = op.call.kind == Collective::all_reduce && size() > 1 && static_cast<std::size_t>(op.call.count) * op.element > small;
+    return op.started && op.call.stage == (two ? 1 : 0);
+  }
+  /// In stream order a collective begins after all stages of those before it have; other transports match messages by number.
+  void start_those_due() {
+    const bool ordered = transport_ && transport_->in_stream_order();
+    bool due = true;
+    for (Operation* op : in_flight_) {
+      const bool pair = op->call.kind == Collective::send;  // in its pair's order alone
+      if (!op->started && (due || pair)) start(*op);
+      due = due && (!ordered || pair || last_stage(*op));
+    }
+  }
   void start(Operation& op) {
-    if (!op.transfers.empty()) op.reach->settle();
+    op.started = true;
+    if (!op.transfers.empty() && !transport_->in_stream_order()) op.reach->settle();
     for (const auto& t : op.transfers)
       if (t->to == nullptr) transport_->send(*t);
       else transport_->receive(*t);
@@ -145,6 +161,7 @@ class Engine {
         ++i;
       }
     }
+    start_those_due();
     return moved;
   }
   /// Does what follows the exchange; true where nothing is left.

@@ -30,6 +30,7 @@ struct MpiWorld {
   double deadline;
   std::unique_ptr<Heartbeat> heartbeat;
   int rank = 0, size = 1;
+  int place = 0;  ///< among the processes of this machine
 
   MpiWorld(double deadline_s, double silence_s) : deadline(deadline_s) {
     int running = 0, provided = 0;
@@ -42,6 +43,7 @@ struct MpiWorld {
     int neighbours = 1;
     expect_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &machine), "MPI_Comm_split_type");
     MPI_Comm_size(machine, &neighbours);
+    MPI_Comm_rank(machine, &place);
     MPI_Comm_free(&machine);
     int all_near = neighbours == size;
     expect_mpi(MPI_Allreduce(MPI_IN_PLACE, &all_near, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD), "MPI_Allreduce");
@@ -77,7 +79,7 @@ class MpiTransport : public Transport {
     std::string why;
     if (!world_->heartbeat->failure(why) && std::uncaught_exceptions() == 0) MPI_Comm_free(&comm_);
   }
-  static std::unique_ptr<Transport> open(double deadline, double silence) {
+  static std::unique_ptr<MpiTransport> open(double deadline, double silence) {
     auto world = std::make_shared<MpiWorld>(deadline, silence);
     MPI_Comm comm = MPI_COMM_NULL;
     expect_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "MPI_Comm_dup");
@@ -86,6 +88,7 @@ class MpiTransport : public Transport {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
+  int place() const { return world_->place; }
   double deadline() const override { return world_->deadline; }
 
   // A message is its Call, then its bytes, in pieces that an int can count; the receiver asks for these once it has compared the Calls.

@@ -46,6 +46,9 @@ class Transport {
   virtual int size() const = 0;
   /// True iff messages may lie in the GPU's memory.
   virtual bool reaches_gpu() const { return false; }
+  /// True iff messages in the GPU's memory follow what its stream was asked for before them without the host's waiting, and exchanges of
+  /// different collectives have to begin in the same order on all ranks.
+  virtual bool in_stream_order() const { return false; }
   /// Start a message; its memory and the Transfer stay where they are until it is done.
   virtual void send(Transfer& transfer) = 0;
   virtual void receive(Transfer& transfer) = 0;

@@ -1,5 +1,5 @@
 // The ranks that this program was started among: processes of an MPI launcher, or this one alone. Processes are there where the
-// program links weft::mpi.
+// program links weft::mpi, and where it links weft::nccl too, each has a GPU, chosen here, and NCCL between these.
 #pragma once
 
 #include <cstdlib>
@@ -7,6 +7,9 @@
 #include "weft/comm/communicator.hpp"
 #if defined(WEFT_MPI)
 #include "weft/comm/mpi.hpp"
+#endif
+#if defined(WEFT_NCCL)
+#include "weft/comm/nccl.hpp"
 #endif
 
 namespace weft::inline WEFT_ABI {
@@ -35,8 +38,14 @@ inline int launched_ranks() {
 inline std::unique_ptr<Communicator> open_world([[maybe_unused]] WorldOptions options = {}, [[maybe_unused]] Where where = here()) {
   if (comm::launched_ranks() == 1) return std::make_unique<Self>();
 #if defined(WEFT_MPI)
-  auto world = std::make_unique<Communicator>(comm::MpiTransport::open(comm::from_environment("WEFT_DEADLINE", options.deadline),
-                                                                       comm::from_environment("WEFT_SILENCE", options.silence)));
+  std::unique_ptr<comm::MpiTransport> mpi = comm::MpiTransport::open(comm::from_environment("WEFT_DEADLINE", options.deadline),
+                                                                     comm::from_environment("WEFT_SILENCE", options.silence));
+#if defined(WEFT_NCCL)
+  comm::choose_gpu(mpi->place());
+  auto world = std::make_unique<Communicator>(std::make_unique<comm::NcclTransport>(std::move(mpi)));
+#else
+  auto world = std::make_unique<Communicator>(std::move(mpi));
+#endif
   if (world->size() != comm::launched_ranks())
     fail<CommError>("ranks", "expected MPI to see the " + std::to_string(comm::launched_ranks()) + " processes that a launcher started, it sees " +
                                  std::to_string(world->size()), where, "start the program with the launcher of the MPI that it was linked to");

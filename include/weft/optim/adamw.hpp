@@ -19,6 +19,10 @@ namespace weft::inline WEFT_ABI::optim {
 /// down at random, so that the mean is the value and updates far below bf16's steps are not lost (Gupta et al. 2015): 2 + 4 bytes, and
 /// 4. The random bits are a function of seed, step, the parameter's path and the element. Wider parameters are not concerned.
 ///
+/// With `offload` a model on the GPU has masters, m and v in pinned memory of the host, and a step moves them through the GPU's in pieces, copies
+/// beside kernels: the same bits, and of the 14 (bf16_states: 6, fp32: 12) bytes a parameter only 2 (2, 4) on the GPU between steps, but a step
+/// takes at least the time of these bytes over the bus, both ways at once (Ren et al. 2021, "ZeRO-Offload"). On the CPU it changes nothing.
+///
 /// With a Communicator the same class trains on many ranks: each runs its own micro-batches, and step() sums the gradients over all.
 /// What ranks keep of 16 bytes a parameter (fp32) is by `zero` 16, 8 + 8/N, 4 + 12/N, 16/N (Rajbhandari et al. 2020, "ZeRO"). With
 /// zero 3 parameters are there only while a module that holds them runs. A call on one rank is one on all, in the same order. It must
@@ -50,7 +54,7 @@ class AdamW : private Sink {
     for_each_unit([](auto& u) { u.sum_micro_batches(); });
     if (!eager() && !config_.exact) for_each_unit([](auto& u) { u.collect(false); });
     units_.share_flags([this](auto&& f) { units_.for_each_place(f); }, where);
-    if (!eager()) reduce_all(where);
+    if (!eager()) units_.reduce_all(where);
     const Tensor<double, D> pieces = units_.squared_norms();
     if (recorded != nullptr) return record(pieces, options, where);
     sums_ = units_.no_norms();
@@ -70,10 +74,11 @@ class AdamW : private Sink {
       const Tensor<float, D> scale = scalar<float, D>(options.clip > 0 && norm > options.clip ? static_cast<float>(options.clip / norm) : 1.0f);
       units_.release_all();
       for_each_unit([&](auto& u) {
-        u.update(arguments(options.lr), scale, where);
-        u.start_publish(where);
+        u.update(arguments(options.lr), scale, offload_, where);
+        u.weights().start_publish(where);
       });
-      for_each_unit([](auto& u) { u.finish_publish(); });
+      offload_.finish();
+      for_each_unit([](auto& u) { u.weights().finish_publish(); });
     }
     clear();
     return result;
@@ -109,6 +114,7 @@ class AdamW : private Sink {
     updating_ = &options;
     Updating ending{*this};
     tape.backward(loss, where);
+    offload_.finish();
     ending.whole = true;
     Tape::step_ended();
     const auto list = [](const Paths& paths) {
@@ -144,7 +150,7 @@ class AdamW : private Sink {
 
   /// Fills the parameters as nn::materialise does, but no rank ever holds more than it keeps.
   void materialise(std::uint64_t seed, Where where = here()) {
-    for_each_unit([&](auto& u) { u.materialise(seed); });
+    for_each_unit([&](auto& u) { u.weights().materialise(seed); });
     weights_changed(where);
   }
   /// Runs f with all parameters there, on every rank; for instance to save them.
@@ -158,30 +164,33 @@ class AdamW : private Sink {
   template <class F>
   void with_each_unit(F&& f, Where where = here()) {
     for_each_unit([&](auto& u) {
-      if (config_.zero == 3) u.gather(where);
+      if (config_.zero == 3) u.weights().gather(where);
       f();
-      if (config_.zero == 3) u.release();
+      if (config_.zero == 3) u.weights().release();
     });
   }
   /// Parameters that are only described get memory, unless ranks share them.
-  void allocate_weights() { for_each_unit([](auto& u) { u.allocate_weights(); }); }
+  void allocate_weights() { for_each_unit([](auto& u) { u.weights().allocate(); }); }
   /// What for_each_weight gave was written: other ranks' copies follow.
   void weights_changed(Where where = here()) {
     units_.release_all();
-    for_each_unit([&](auto& u) { u.start_publish(where); });
+    for_each_unit([&](auto& u) { u.weights().start_publish(where); });
     for_each_unit([&](auto& u) {
-      u.finish_publish();
+      u.weights().finish_publish();
       for (auto& p : u.places()) p.param.storage()->touch(where);
     });
   }
   /// Calls f(path, tensor, shard) for the weights that this rank holds, or (`all` false) those of them that it alone writes to a
   /// checkpoint. A tensor that is a whole parameter has its shape, else it is flat.
   template <class F>
-  void for_each_weight(F&& f, bool all = true) { for_each_unit([&](auto& u) { u.for_each_weight(all, f); }); }
+  void for_each_weight(F&& f, bool all = true) { for_each_unit([&](auto& u) { u.weights().for_each(all, f); }); }
   /// The same for everything the optimizer remembers, allocated where it is not yet: "m." and "v." and, for a narrow parameter without
   /// bf16_states, "master." before the parameter's path.
   template <class F>
-  void for_each_state(F&& f, bool all = true) { for_each_unit([&](auto& u) { u.for_each_state(all, f); }); }
+  void for_each_state(F&& f, bool all = true) {
+    offload_.finish();
+    for_each_unit([&](auto& u) { u.for_each_state(all, f); });
+  }
 
  private:
   using AnyUnit = typename Units<D>::Any;
@@ -189,14 +198,7 @@ class AdamW : private Sink {
 
   template <class M>
   AdamW(const M& model, Communicator* ranks, AdamWConfig config, Where where) : config_(std::move(config)), sharing_{ranks, config_.zero, config_.exact, config_.bucket_bytes} {
-    units_.cut(model, sharing_, config_.bf16_states, this, [this](const std::string& path, const Shape& shape) { return rates_of(path, shape); }, where);
-  }
-
-  Rates rates_of(const std::string& path, const Shape& shape) const {
-    const PhiloxKey rounding = philox_key(mix(config_.seed, "adamw." + path));
-    for (const ParameterGroup& g : config_.groups)
-      if (g.matches(path, shape)) return {g.weight_decay, g.lr_scale, rounding};
-    return {shape.rank() >= 2 ? config_.weight_decay : 0.0, 1.0, rounding};
+    units_.cut(model, sharing_, {config_.bf16_states, config_.offload}, this, [this](const std::string& path, const Shape& shape) { return config_.rates(path, shape); }, where);
   }
 
   // ---- What the tape says.
@@ -258,9 +260,9 @@ class AdamW : private Sink {
       units_.share_flags(each, where_);  // now with what is not finite
       for (auto& p : u.places())
         if (p.has) (p.bad ? left_ : moved_).push_back(&p.path);
-      u.update(arguments(updating_->lr), {}, where_);
-      u.start_publish(where_);
-      u.finish_publish();
+      u.update(arguments(updating_->lr), {}, offload_, where_);
+      u.weights().start_publish(where_);
+      u.weights().finish_publish();
       u.clear();
     }, unit);
   }
@@ -289,21 +291,6 @@ class AdamW : private Sink {
     return {lr, config_.beta1, config_.beta2, config_.eps, 0, 1 - std::pow(config_.beta1, t), 1 - std::pow(config_.beta2, t),
             RandomKey{{}, static_cast<std::uint32_t>(steps), 0}, 0};
   }
-  void reduce_all(Where where) {
-    if (sharing_.size() == 1) return;
-    AnyUnit* before = nullptr;
-    const auto finish = [&](AnyUnit* unit) { if (unit != nullptr) std::visit([](auto& u) { u.finish_reduce(); }, *unit); };
-    for (std::size_t i = 0; i < units_.size(); ++i)
-      std::visit([&](auto& u) {
-        bool any = false;
-        for (auto& p : u.places()) any = any || p.has;
-        if (!any) return;
-        if (!config_.exact) u.collect(true);
-        u.start_reduce(where);
-        finish(std::exchange(before, &units_[i]));
-      }, units_[i]);
-    finish(before);
-  }
   static void read(const Tensor<double, D>& pieces, double* sums) {
     weft::detail::to_host(D{}, sums, pieces.data(), static_cast<std::size_t>(pieces.numel()) * sizeof(double));
   }
@@ -313,6 +300,8 @@ class AdamW : private Sink {
   void check_can_record(const StepOptions& options, const Launch& now, Where where) const {
     if (sharing_.size() > 1 || config_.zero > 0)
       fail<ValueError>("adamw", "expected one rank and ZeRO 0 in a recorded step, got " + std::to_string(sharing_.size()) + " and ZeRO " + std::to_string(config_.zero), where);
+    if (config_.offload)
+      fail<ValueError>("adamw", "expected states on the GPU in a recorded step, got offload", where, "leave offload out: a model that needs it gains nothing by a graph");
     if (options.lr != now.lr)
       fail<ValueError>("adamw", "expected in a recorded step the lr that run was given, " + std::to_string(now.lr) + ", got " + std::to_string(options.lr), where,
                        "graph.run({.step = n, .lr = lr}, f), and in f adamw.step({.lr = lr}); a group's lr_scale makes it differ");
@@ -324,7 +313,7 @@ class AdamW : private Sink {
       const auto recorded = steps_.record(pieces, options.clip, [this](double lr) { return arguments(lr); });
       kernels::AdamWArgs args = arguments(options.lr);
       args.launch = recorded.launch;
-      for_each_unit([&](auto& u) { u.update(args, recorded.scale, where); });
+      for_each_unit([&](auto& u) { u.update(args, recorded.scale, offload_, where); });
       clear();
       return recorded.norm;
     }
@@ -345,6 +334,7 @@ class AdamW : private Sink {
   AdamWConfig config_;
   Sharing sharing_;
   Units<D> units_;
+  Offload<D> offload_;
   StepCount<D> steps_;
   Index micros_ = 0;                     // backwards since the last step
   bool any_ = false;                     // a gradient has come since then

@@ -10,15 +10,9 @@
 #include "weft/core/error.hpp"
 #include "weft/core/shape.hpp"
 #include "weft/core/storage.hpp"
+#include "weft/optim/rates.hpp"
 
 namespace weft::inline WEFT_ABI::optim {
-
-/// Parameters that a rule picks, and what is special about them.
-struct ParameterGroup {
-  bool (*matches)(const std::string& path, const Shape& shape) = nullptr;
-  double weight_decay = 0;
-  double lr_scale = 1;
-};
 
 struct AdamWConfig {
   double beta1 = 0.9, beta2 = 0.999;
@@ -27,10 +21,19 @@ struct AdamWConfig {
   std::vector<ParameterGroup> groups = {};  ///< asked before that rule, in order; the first that matches counts
   bool bf16_states = false;            ///< of bf16 parameters: m and v are bf16, and there is no float master (see AdamW)
   std::uint64_t seed = 0;              ///< of the rounding that this needs; the same on every rank
+  bool offload = false;                ///< of a model on the GPU: states lie in the host's memory; the same bits, slower (see AdamW)
   // Among many ranks:
   int zero = 0;                        ///< 0: every rank keeps all; 1: optimizer states are shared, 2: gradients too, 3: parameters too
   bool exact = false;                  ///< the same bits for any number of ranks
   std::size_t bucket_bytes = std::size_t{8} << 20;  ///< gradients of one collective
+
+  /// What is special about a parameter.
+  Rates rates(const std::string& path, const Shape& shape) const {
+    const PhiloxKey rounding = philox_key(mix(seed, "adamw." + path));
+    for (const ParameterGroup& g : groups)
+      if (g.matches(path, shape)) return {g.weight_decay, g.lr_scale, rounding};
+    return {shape.rank() >= 2 ? weight_decay : 0.0, 1.0, rounding};
+  }
 };
 
 struct StepOptions {

@@ -51,6 +51,12 @@ class Cut {
     Index first, count;  ///< in the parameter
     Index at;            ///< in the unit
     Index kept, order;
+
+    /// Those of them that lie in [begin, end) of what this rank keeps.
+    Span within(Index begin, Index end) const {
+      const Index skipped = std::max(begin - kept, Index{0}), stop = std::min(count, end - kept);
+      return {first + skipped, std::max(stop - skipped, Index{0}), at + skipped, kept + skipped, order + skipped};
+    }
   };
 
   /// Makes room for a parameter and returns where it begins.

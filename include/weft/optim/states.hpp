@@ -1,11 +1,17 @@
 // What AdamW remembers of the elements that a rank keeps: the moments m and v, and a master where weights are narrow.
 #pragma once
 
+#include "weft/core/lanes.hpp"
 #include "weft/core/tensor.hpp"
 #include "weft/kernels/cpu/map.hpp"
 #include "weft/kernels/cuda/map.hpp"
 
 namespace weft::inline WEFT_ABI::optim {
+
+struct Keeping {
+  bool as_weights = false;  ///< m and v of the type of narrow weights, without a master
+  bool on_host = false;     ///< in the host's memory, whatever the device
+};
 
 /// For weights of type W: m, v and, where W is narrow, master in stat_t<W>; or m and v in W, and no master.
 template <class W, class D>
@@ -14,15 +20,24 @@ class States {
   using S = stat_t<W>;
   static constexpr bool narrow = !std::is_same_v<W, S>;
 
-  /// n elements: zeros; a master is not filled. `as_weights`: m and v of type W, without a master.
-  void allocate(Index n, bool as_weights) {
-    const auto zeros = [n]<class T>(Tensor<T, D>& x) {
+  /// n elements: zeros; a master is not filled.
+  void allocate(Index n, Keeping keeping) {
+    const auto room = [&]<class T>(Tensor<T, D>& x) {
+      if constexpr (std::is_same_v<D, cuda>) {
+        if (keeping.on_host) {
+          x = Tensor<T, D>(Ref<Storage>::make(static_cast<std::size_t>(n) * sizeof(T), true, gpu::host_memory), 0, {n}, {1});
+          return;
+        }
+      }
       x = Tensor<T, D>({n});
+    };
+    const auto zeros = [&]<class T>(Tensor<T, D>& x) {
+      room(x);
       kernels::fill<T>(D{}, T{}, x);
     };
     if constexpr (narrow) {
-      if (as_weights) return zeros(narrow_m_), zeros(narrow_v_);
-      master_ = Tensor<S, D>({n});
+      if (keeping.as_weights) return zeros(narrow_m_), zeros(narrow_v_);
+      room(master_);
     }
     zeros(m_), zeros(v_);
   }

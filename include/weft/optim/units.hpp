@@ -1,6 +1,7 @@
 // A model's parameters, cut into units and shared among ranks; with ZeRO 3 also when each is there.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <deque>
 #include <map>
@@ -30,10 +31,10 @@ class Units {
     for_each_place([this](auto& p) { if (p.param.slot()->sink == sink_) p.param.slot()->sink = nullptr; });
   }
 
-  /// Called once. `rates_of(path, shape)` says what is special about a parameter; `sink` is where gradients go; `bf16_states` as AdamWConfig
-  /// has it. Throws ValueError where the ranks' models differ, or exact sums cannot be had for their number.
+  /// Called once. `rates_of(path, shape)` says what is special about a parameter; `keeping` is how states are kept, `sink` where gradients
+  /// go. Throws ValueError where the ranks' models differ, or exact sums cannot be had for their number.
   template <class M, class RatesOf>
-  void cut(const M& model, Sharing sharing, bool bf16_states, Sink* sink, RatesOf&& rates_of, Where where) {
+  void cut(const M& model, Sharing sharing, Keeping keeping, Sink* sink, RatesOf&& rates_of, Where where) {
     sharing_ = sharing, sink_ = sink;
     if (sharing.stage < 0 || sharing.stage > 3) fail<ValueError>("adamw", "expected a ZeRO stage of 0 to 3, got " + std::to_string(sharing.stage), where);
     const int N = sharing.size();
@@ -79,7 +80,7 @@ class Units {
     expect_same_model(structure, where);
     for (Any& unit : units_)
       std::visit([&](auto& u) {
-        u.close(sharing_, bf16_states);
+        u.close(sharing_, keeping);
         u.norms_at = own_pieces_;
         own_pieces_ += static_cast<std::size_t>(u.own_pieces());
         for (std::size_t i = 0; i < u.places().size(); ++i) {
@@ -113,6 +114,20 @@ class Units {
       p.bad = flags[i++] >= 2;
     });
   }
+  /// Sums every unit's gradients over ranks where a step has any: one unit's messages leave while the last one's arrive.
+  void reduce_all(Where where) {
+    if (sharing_.size() == 1) return;
+    Any* before = nullptr;
+    const auto finish = [&](Any* unit) { if (unit != nullptr) std::visit([](auto& u) { u.finish_reduce(); }, *unit); };
+    for (Any& unit : units_)
+      std::visit([&](auto& u) {
+        if (std::none_of(u.places().begin(), u.places().end(), [](const auto& p) { return p.has; })) return;
+        if (!sharing_.exact) u.collect(true);
+        u.start_reduce(where);
+        finish(std::exchange(before, &unit));
+      }, unit);
+    finish(before);
+  }
   /// Sums of squares of this rank's pieces; a unit's begin at its norms_at.
   Sums no_norms() const { return Sums(own_pieces_, 0.0); }
   /// The same, of all units, on the device.
@@ -144,8 +159,8 @@ class Units {
   void gather_all(Where where) {
     if (sharing_.stage != 3) return;
     for_each([&](auto& u) {
-      ++u.users;
-      u.gather(where);
+      ++u.weights().users;
+      u.weights().gather(where);
     });
   }
   /// No parameter is there, until a module asks.
@@ -153,8 +168,8 @@ class Units {
     forget_order();
     if (sharing_.stage != 3) return;
     for_each([](auto& u) {
-      u.users = 0;
-      u.release();
+      u.weights().users = 0;
+      u.weights().release();
     });
   }
   /// A backward, or what it belonged to, is over: the next module that is entered is not the successor of the last.
@@ -173,19 +188,19 @@ class Units {
     void enter() {
       for (Any* unit : units)
         std::visit([&](auto& u) {
-          ++u.users;
-          u.gather(Where{});
+          ++u.weights().users;
+          u.weights().gather(Where{});
         }, *unit);
       const bool backward = tape_state().in_backward;  // where a part is computed again, in the order of the backward
       Hook*& last = self->last_[backward];
       if (last != nullptr && last != this && !root) last->next[backward] = this;
       last = root ? nullptr : this;
       if (next[backward] != nullptr)
-        for (Any* unit : next[backward]->units) std::visit([&](auto& u) { u.prefetch(Where{}); }, *unit);
+        for (Any* unit : next[backward]->units) std::visit([&](auto& u) { u.weights().prefetch(Where{}); }, *unit);
     }
     void leave(bool keep) {
       for (Any* unit : units)
-        std::visit([&](auto& u) { if (u.users > 0 && --u.users == 0 && !keep) u.release(); }, *unit);
+        std::visit([keep](auto& u) { if (auto& w = u.weights(); w.users > 0 && --w.users == 0 && !keep) w.release(); }, *unit);
     }
     void enter_forward() override { enter(); }
     /// What the backward needs next stays: the root's, and all of a part that is computed again.

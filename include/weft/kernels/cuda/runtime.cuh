@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "weft/core/graph.hpp"
+#include "weft/kernels/cuda/lanes.cuh"
 #include "weft/kernels/cuda/launch.cuh"
 #include "weft/kernels/cuda/pool.cuh"
 
@@ -47,7 +48,9 @@ class Staging {
 struct Context {
   Pool pool;
   Staging staging;
+  Lanes lanes;
   cudaStream_t stream = nullptr;
+  int device = 0;  ///< the thread's when it first asked
   weft::gpu::Fault* fault = nullptr;  // pinned, and seen by the GPU
   Index faults_thrown = 0;
   weft::gpu::Recording* recording = nullptr;
@@ -87,12 +90,16 @@ struct Context {
   struct Owner {
     Context* context = nullptr;
     Owner() {
+      int device = 0;
+      check(cudaGetDevice(&device), "stream");
       {
         const std::lock_guard lock(waiting_mutex());
-        if (!waiting().empty()) context = waiting().back(), waiting().pop_back();
+        const auto same = std::find_if(waiting().begin(), waiting().end(), [device](const Context* c) { return c->device == device; });
+        if (same != waiting().end()) context = *same, waiting().erase(same);
       }
       if (context == nullptr) {
         auto fresh = std::make_unique<Context>();
+        fresh->device = device;
         check(cudaStreamCreateWithFlags(&fresh->stream, cudaStreamNonBlocking), "stream");
         check(cudaMallocHost(&fresh->fault, sizeof(weft::gpu::Fault)), "stream");
         *fresh->fault = {};
@@ -131,7 +138,16 @@ void release_cached() { kernels::gpu::Context::mine().memory().release_cached();
 void* stream() { return kernels::gpu::Context::mine().stream; }
 Fault& fault() { return *kernels::gpu::Context::mine().fault; }
 
+Memory& host_memory() { return kernels::gpu::Pinned::all(); }
+void order(Lane earlier, Lane later) { kernels::gpu::Context::mine().lanes.order(earlier, later); }
+void copy(Lane lane, void* to, const void* from, std::size_t bytes) { kernels::gpu::Context::mine().lanes.copy(lane, to, from, bytes); }
+
 void to_device(void* to, const void* from, std::size_t bytes) {
+  if (kernels::gpu::Pinned::all().holds(to)) {
+    synchronize();
+    std::memcpy(to, from, bytes);
+    return;
+  }
   auto& mine = kernels::gpu::Context::mine();
   mine.expect_no_recording("expected a step that brings nothing from the host while it is recorded: each launch would bring the same",
                            "make tensors such as a batch before run(), and assign() to them before each");
@@ -140,6 +156,11 @@ void to_device(void* to, const void* from, std::size_t bytes) {
 }
 void to_host(void* to, const void* from, std::size_t bytes) {
   kernels::gpu::Context::mine().expect_no_wait();
+  if (kernels::gpu::Pinned::all().holds(from)) {
+    synchronize();
+    std::memcpy(to, from, bytes);
+    return;
+  }
   kernels::gpu::check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, kernels::gpu::stream()), "to_host");
   synchronize();
 }
