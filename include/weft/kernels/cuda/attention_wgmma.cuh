@@ -131,8 +131,10 @@ __device__ inline void wgmma_wait() {
 /// Shared memory that this thread wrote becomes visible to wgmma.
 __device__ inline void fence_tiles() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 #else
-template <class... X>
+template <int = 0, class... X>
 __device__ void wgmma_tiles(const X&...) {}
+template <int = 0, class... X>
+__device__ void wgmma_first(const X&...) {}
 template <class... X>
 __device__ void wgmma_operand(const X&...) {}
 __device__ inline void wgmma_fence() {}
