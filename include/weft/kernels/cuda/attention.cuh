@@ -90,7 +90,8 @@ void attention_backward(cuda, In<T, cuda> dy, In<T, cuda> q, In<T, cuda> k, In<T
   if constexpr (std::is_same_v<T, bf16>) {
     const auto launch = [&](auto engine) {
       prepare(1.4426950408889634);  // 1 / ln 2: scores are powers of 2 there
-      if (a::launch_in_one_pass<decltype(engine)>(n, q_rows, k_rows, v_rows, dy_rows, statistics, dq_rows, dk_rows, dv_rows)) return;
+      if constexpr (engine.warpgroups)
+        if (a::launch_once_backward<engine.D>(n, q_rows, k_rows, v_rows, dy_rows, statistics, dq_rows, dk_rows, dv_rows)) return;
       a::launch_tensor_backward<decltype(engine)>(n, q_rows, k_rows, v_rows, dy_rows, statistics, dq_rows, dk_rows, dv_rows);
     };
     if (a::on_tensor_cores(n, launch, dy_rows, q_rows, k_rows, v_rows, dq_rows, dk_rows, dv_rows)) return;

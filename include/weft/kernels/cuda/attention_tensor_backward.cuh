@@ -1,6 +1,7 @@
-// Attention backward on the tensor cores, without atomics: one kernel owns keys and walks over the queries that see them (dk, dv), the
-// other owns queries and walks over their keys (dq); both compute the scores again. What a block owns are the rows of each product, so
-// that p and ds go from accumulators to operands in registers; each sum has one owner and one order.
+// Attention backward on the tensor cores in two passes, for mma.sync and where one pass does not take the call, without atomics: one kernel
+// owns keys and walks over the queries that see them (dk, dv), the other owns queries and walks over their keys (dq); both compute the
+// scores again. What a block owns are the rows of each product, so that p and ds go from accumulators to operands in registers; each sum
+// has one owner and one order.
 #pragma once
 
 #include "weft/kernels/cuda/attention_wgmma.cuh"
