@@ -1,6 +1,6 @@
 // The gradients of layer_norm and rms_norm. A team of threads takes one row after another, and the next are under way to shared memory
-// meanwhile; a block takes its row to registers first, so that the row's place serves another at once. Those of weight and bias are summed
-// by chunks of rows, as many as C says, each in its own line, and then over the lines in a tree.
+// meanwhile. Those of weight and bias are summed by chunks of rows, as many as C says, each in its own line, and then over the lines in a
+// tree.
 #pragma once
 
 #include "weft/kernels/cuda/lines.cuh"
@@ -8,13 +8,12 @@
 
 namespace weft::inline WEFT_ABI::kernels::gpu {
 
-/// A NormWay in which `stages` rows have a place in shared memory. A block takes its row to registers first.
+/// A NormWay in which `stages` rows have a place in shared memory.
 template <int R_, bool warp_, int threads_, int resident_, int stages_>
 struct GradientWay : NormWay<R_, warp_, threads_, resident_> {
   static constexpr int stages = stages_;
-  static constexpr bool held = !warp_;
   template <class T>
-  using Coming = Ahead<T, pack_of<T>, R_, warp_, 3, stages, held ? stages : stages - 1>;  // dy, x, and what dx holds
+  using Coming = Ahead<T, pack_of<T>, R_, warp_, 3, stages>;  // dy, x, and what dx holds
 };
 
 /// Chunk k has the rows [k height, (k + 1) height), and line k of `lines` its sums: C of dweight, then, if centred, C of dbias.
@@ -43,7 +42,7 @@ __global__ void __launch_bounds__(Way::threads, Way::resident)
     coming += step;
   };
 #pragma unroll 1
-  for (int s = Way::held ? 0 : 1; s < Way::stages; ++s) fetch();
+  for (int s = 1; s < Way::stages; ++s) fetch();
   Words<W, V> w[R];
   S total[sums][R][V];  // dweight, dbias
   for_columns<V, R, warp>(C, [&](int r, Index c) { w[r] = weight.template words<V>(c, 1); });
@@ -69,21 +68,13 @@ __global__ void __launch_bounds__(Way::threads, Way::resident)
       }
     }
     ahead.wait();
-    Words<T, V> row[3][R];
-    if constexpr (Way::held)
-      for_columns<V, R, warp>(C, [&](int r, Index) {
-        row[0][r] = ahead.words(0, r);
-        row[1][r] = ahead.words(1, r);
-        if (beta) row[2][r] = ahead.words(2, r);
-      });
     fetch();
-    const auto words = [&](int k, int r) { return Way::held ? row[k][r].anew() : ahead.words(k, r); };
     const S mean = centred ? __shfl_sync(0xffffffffu, means_now, turn) : S(0), rstd = __shfl_sync(0xffffffffu, rstds_now, turn);
     S dot[sums] = {};  // with xhat; with 1
     for_columns<V, R, warp>(C, [&](int r, Index) {
       S g[V], v[V], scale[V];
-      words(0, r).widen(g);
-      words(1, r).widen(v);
+      ahead.words(0, r).widen(g);
+      ahead.words(1, r).widen(v);
       w[r].anew().widen(scale);
 #pragma unroll
       for (int i = 0; i < V; ++i) {
@@ -102,8 +93,8 @@ __global__ void __launch_bounds__(Way::threads, Way::resident)
     T* const to = dx[begin + at];
     for_columns<V, R, warp>(C, [&](int r, Index c) {
       S g[V], v[V], scale[V];
-      words(0, r).widen(g);
-      words(1, r).widen(v);
+      ahead.words(0, r).widen(g);
+      ahead.words(1, r).widen(v);
       w[r].anew().widen(scale);
 #pragma unroll
       for (int i = 0; i < V; ++i) {
@@ -111,7 +102,7 @@ __global__ void __launch_bounds__(Way::threads, Way::resident)
         g[i] = math::fma(along, rstd, centred ? (mean - v[i]) * dot[0] : -v[i] * dot[0]);
       }
       if (beta) {
-        words(2, r).widen(v);
+        ahead.words(2, r).widen(v);
 #pragma unroll
         for (int i = 0; i < V; ++i) g[i] += v[i];
       }
@@ -260,9 +251,9 @@ void norm_backward(const In<T, cuda>& dy, const In<T, cuda>& x, const In<W, cuda
   if (whole && packs <= 256)
     return norm_backward_by<GradientWay<2, false, 128, 4, 3>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
   if (whole && packs <= 512)
-    return norm_backward_by<GradientWay<2, false, 256, 2, 3>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
+    return norm_backward_by<GradientWay<2, false, 256, 2, 2>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
   if (whole && packs <= 1024)
-    return norm_backward_by<GradientWay<2, false, 512, 1, 3>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
+    return norm_backward_by<GradientWay<2, false, 512, 1, 2>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
 
   const Index width = (centred ? 2 : 1) * C, height = chunk_height(N, 8 * multiprocessors), chunks = (N + height - 1) / height;
   const bool summed = dweight || dbias;

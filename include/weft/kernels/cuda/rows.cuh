@@ -208,9 +208,8 @@ class Held {
 };
 
 /// The coming rows of some tensors, K at most, on their way to shared memory: many bytes in flight without a register for them. A thread
-/// copies just the packs that it will read, hence no barrier. `stages` rows have a place, of which `under_way` are awaited while one is
-/// worked on: all, if it is taken to registers first, else all but its own.
-template <class T, int V, int R, bool warp, int K, int stages, int under_way>
+/// copies just the packs that it will read, hence no barrier. `stages` rows have a place: one is worked on, the others are under way.
+template <class T, int V, int R, bool warp, int K, int stages>
 class Ahead {
  public:
   /// Packs of a row of C that fall to one of `threads` which share it.
@@ -227,7 +226,7 @@ class Ahead {
         here_((stages - 1) * stage_),
         tensors_(tensors),
         C_(C) {}
-  /// Sends for row n of each tensor, or for nothing. To be called for `under_way` rows at first, then once after each wait.
+  /// Sends for row n of each tensor, or for nothing. To be called for stages - 1 rows at first, then once after each wait.
   template <class... Of>
   __device__ void fetch(bool there, Index n, const Of&... rows) {
     static_assert(sizeof...(Of) == K);
@@ -238,7 +237,7 @@ class Ahead {
   }
   /// Until the next row is there.
   __device__ void wait() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(under_way - 1) : "memory");
+    asm volatile("cp.async.wait_group %0;" ::"n"(stages - 2) : "memory");
     here_ = after(here_);
   }
   /// Pack r of tensor k in the row waited for.
