@@ -115,8 +115,6 @@ TEMPLATE_TEST_CASE("rows", "", float, double, bf16) {
     same<T>("rms_norm of many rows", [](const auto& in) { return rms_norm(in[0], in[1]); }, {shape, width}, 8);
     same<T>("layer_norm of many rows", [](const auto& in) { return layer_norm(in[0], in[1], in[2]); }, {shape, width, width}, 8);
     same_add_norms<T>(shape, 8);
-    same<T>("rms_norm in a residual", [](const auto& in) { return in[0] + rms_norm(in[0], in[1]); }, {shape, width}, 8);
-    same<T>("layer_norm in a residual", [](const auto& in) { return in[0] + layer_norm(in[0], in[1], in[2]); }, {shape, width, width}, 8);
   }
   for (const Shape& shape : {Shape{2, 5, 3, 8}, Shape{1, 1, 1, 2}, Shape{2, 64, 4, 64}, Shape{2, 33, 5, 128}, Shape{0, 3, 2, 4}})
     same<T>("rope", [](const auto& in) { return rope(in[0], 10000, 3); }, {shape}, 2);
@@ -226,7 +224,7 @@ TEST_CASE("types and devices") {
   CHECK(y(3, 2) == x(3, 2));
   y.set({3, 2}, 5.0f);
   CHECK(y(3, 2) == 5.0f);
-  CHECK_THROWS_AS(embedding<float>(from_vector<std::int64_t, cuda>({99}, {1}), y), ShapeError);
+  CHECK_THROWS_AS(embedding<float>(from_vector<std::int64_t, cuda>({99}, {1}), y).to_vector(), ShapeError);
   const auto z = randn<float, cuda>({100, 100}, 3);
   test::Values a, b;
   test::note(a, z);

@@ -18,9 +18,9 @@ template <class D>
 class StepCount {
  public:
   /// Waits for launches.
-  Index get() const { return taken_.defined() ? taken_(0) : host_; }
+  Index get() const { return launched_ ? taken_(0) : host_; }
   void set(Index n) {
-    taken_ = {};
+    launched_ = false;
     host_ = n;
   }
   /// The host's, in which launches that are under way count as made.
@@ -34,9 +34,7 @@ class StepCount {
   };
   template <class F>
   Recorded record(const Tensor<double, D>& pieces, double clip, F arguments) {
-    auto argument = std::make_unique<Argument<F>>(*this, std::move(arguments));
-    const Tensor<std::int64_t, D> taken = argument->taken;
-    const auto* const launch = static_cast<const kernels::AdamWLaunch*>(gpu::launch_argument(std::move(argument)));
+    const auto* const launch = static_cast<const kernels::AdamWLaunch*>(gpu::launch_argument(std::make_unique<Argument<F>>(*this, std::move(arguments))));
     gpu::Fault wrong;
     wrong.raise = [](const gpu::Fault& f) {
       const GradientNorm norm(std::bit_cast<double>(f.value), f.position, "neither it nor a launch since has changed a weight");
@@ -44,7 +42,7 @@ class StepCount {
     };
     const Tensor<double, D> norm(Shape{});
     const Tensor<float, D> scale(Shape{});
-    kernels::adamw_scale(D{}, pieces, clip, launch, wrong, norm, scale, taken);
+    kernels::adamw_scale(D{}, pieces, clip, launch, wrong, norm, scale, taken_);
     return {launch, scale, GradientNorm(norm.storage(), [](const Storage& block) {
               double value = 0;
               gpu::to_host(&value, block.data, sizeof value);
@@ -57,17 +55,13 @@ class StepCount {
   struct Argument final : gpu::LaunchArgument {
     StepCount& count;
     F arguments;
-    Tensor<std::int64_t, D> taken{Shape{2}};  // how many steps were made; and whether what came after them was refused
     Argument(StepCount& c, F f) : count(c), arguments(std::move(f)) {}
 
     void fill(const Launch& now, void* to) override {
-      if (count.taken_.defined() && count.faults_ != gpu::faults_thrown()) count.set(count.get());
+      if (count.launched_ && count.faults_ != gpu::faults_thrown()) count.set(count.get());
       count.faults_ = gpu::faults_thrown();
-      if (count.taken_.storage() != taken.storage()) {  // another has counted since
-        count.set(count.get());
-        taken.assign(std::vector<std::int64_t>{count.host_, 0});
-        count.taken_ = taken;
-      }
+      if (!count.launched_) count.taken_.assign(std::vector<std::int64_t>{count.host_, 0});
+      count.launched_ = true;
       ++count.host_;
       const kernels::AdamWArgs args = arguments(now.lr);
       ::new (to) kernels::AdamWLaunch{args.lr, args.bias1, args.bias2, count.host_};
@@ -75,7 +69,9 @@ class StepCount {
   };
 
   Index host_ = 0;
-  Tensor<std::int64_t, D> taken_;  // the count on the GPU, while launches count
+  bool launched_ = false;  // the last steps were launches, and the GPU has counted
+  Tensor<std::int64_t, D> taken_{Shape{2}};  // how many steps were made, and whether those after them were refused; not of a recording's
+                                             // memory, which the recording's other kernels use too
   Index faults_ = 0;               // thrown when the host last looked
 };
 

@@ -80,15 +80,15 @@ __device__ inline void read_launch(const AdamWArgs& args, AdamWFactors<S>& facto
   rounding.step = static_cast<std::uint32_t>(now.step);
 }
 
-/// The last `rest` elements make no whole pack.
-template <class W, class G, class M, int V, bool recorded>
+/// The last `rest` elements make no whole pack. A recorded step runs the same kernel: another would fuse other multiplications with additions.
+template <class W, class G, class M, int V>
 __global__ void __launch_bounds__(256) adamw_kernel(Index packs, int rest, AdamWFactors<stat_t<W>> factors, const __grid_constant__ AdamWArgs args,
                                                     const float* scale, W* param, stat_t<W>* master, const G* grad, M* m, M* v) {
   const float factor = scale != nullptr ? *scale : 1.0f;
   if (!(factor - factor == 0)) return;  // not finite
   RandomKey rounding = args.rounding;
   const Index first = args.first;
-  if constexpr (recorded) {
+  if (args.launch != nullptr) {
     __shared__ AdamWFactors<stat_t<W>> of_launch;
     __shared__ std::uint32_t step;
     if (threadIdx.x == 0) {
@@ -174,15 +174,15 @@ void adamw_step(cuda, Out<W, cuda> param, Out<stat_t<W>, cuda> master, In<G, cud
                                      static_cast<S>(args.lr / args.bias1),
                                      static_cast<S>(std::sqrt(args.bias2)),
                                      static_cast<S>(args.eps)};
-  const auto launch = [&](auto now, auto recorded, int width) {
-    (args.launch != nullptr ? recorded : now)<<<gpu::blocks_for(n / width), 256, 0, gpu::stream()>>>(
-        n / width, static_cast<int>(n % width), factors, args, scale.data, param.data, master.data, grad.data, m.data, v.data);
+  const auto launch = [&](auto kernel, int width) {
+    kernel<<<gpu::blocks_for(n / width), 256, 0, gpu::stream()>>>(n / width, static_cast<int>(n % width), factors, args, scale.data, param.data,
+                                                                  master.data, grad.data, m.data, v.data);
   };
   constexpr int V = rounded ? 8 : gpu::pack_of<S>;  // a block of Philox rounds eight
   if (gpu::is_aligned<V>(param.data) && gpu::is_aligned<V>(master.data) && gpu::is_aligned<V>(grad.data) && gpu::is_aligned<V>(m.data) &&
       gpu::is_aligned<V>(v.data) && (!rounded || args.first % V == 0))
-    launch(gpu::adamw_kernel<W, G, M, V, false>, gpu::adamw_kernel<W, G, M, V, true>, V);
-  else launch(gpu::adamw_kernel<W, G, M, 1, false>, gpu::adamw_kernel<W, G, M, 1, true>, 1);
+    launch(gpu::adamw_kernel<W, G, M, V>, V);
+  else launch(gpu::adamw_kernel<W, G, M, 1>, 1);
   gpu::check_launch("adamw");
 }
 
