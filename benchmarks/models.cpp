@@ -115,6 +115,18 @@ double read_bandwidth(int rounds = 8) {
     });
   });
 }
+/// Operations a second of the product of (4096, 768) by (768, 3072), the best of this build.
+template <class T>
+double gemm_roof() {
+  const Tensor<T> x = ones<T>({4096, 768}), w = ones<T>({3072, 768}), y({4096, 3072});
+  return roof::best_rate(8, 2.0 * 4096 * 768 * 3072, [&] { kernels::matmul<T, T, T>(cpu{}, x, transpose(w), y); });
+}
+/// Seconds that a step takes at least, one part after the other: its products at that rate, or 80 % of the FMA roof where it is less, and
+/// AdamW's 28 bytes a parameter.
+template <class T>
+double serial_floor(double flops, Index parameters, const double (&fma)[2]) {
+  return flops / std::max(gemm_roof<T>(), 0.8 * std::max(fma[0], fma[1])) + 28.0 * static_cast<double>(parameters) / read_bandwidth();
+}
 double fma_roof() { return roof::flops(40); }  // a quarter of a second: as steady as the steps beside it
 
 // ---- One run.
@@ -191,7 +203,9 @@ void train_line(const Line& line, const Options& o, const nn::Transformer<T>& mo
   if (const double last = run().value(); !std::isfinite(last)) throw NumericError("[bench_models] expected finite losses: a step whose gradient is not changes no weight, and costs less");
   print_head(line, o, losses, timing);
   print_rates("tokens_per_s", timing.seconds, static_cast<double>(B * context));
-  std::printf(", \"flops_per_token\": %.6g}\n", train::flops_per_token(line.config));
+  const double flops = train::flops_per_token(line.config) * static_cast<double>(B * context);
+  std::printf(", \"flops_per_token\": %.6g, \"serial_floor\": %.6g}\n", train::flops_per_token(line.config),
+              serial_floor<T>(flops, nn::count_parameters(model), timing.fma));
 }
 
 /// The mean of what `stage`'s targets, random tokens, cost.

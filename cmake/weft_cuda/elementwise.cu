@@ -81,5 +81,6 @@ WEFT_MAPS_OF_REAL(bf16)
 
 WEFT_MAP1(DivScalarByCount, float, double)
 WEFT_MAP1(DivScalarByCount, double, double)
+WEFT_MAP1(DivScalarByCount, bf16, double)
 
 }  // namespace weft::inline WEFT_ABI::kernels

@@ -144,7 +144,7 @@ TEST_CASE("a recorded step whose batch or norm is bad changes nothing, nor do th
   const float was = model.norm.weight(3);
   model.norm.weight.set({3}, std::nanf(""));
   run();
-  CHECK_THROWS_WITH(gpu::synchronize(), Catch::StartsWith("[adamw] expected a finite gradient norm, got ") && Catch::Contains(" in step 5; neither it nor a launch since"));
+  CHECK_THROWS_WITH(gpu::synchronize(), Catch::StartsWith("[adamw] expected a finite gradient norm, got ") && Catch::Contains(" in step 5; neither that update nor one after it"));
   model.norm.weight.set({3}, was);
   CHECK(test::weights(model) == after);
   CHECK(adamw.steps() == 5);
@@ -186,6 +186,24 @@ TEST_CASE("what cannot be recorded says so, and nothing is left behind") {
   CHECK_THROWS_WITH(outer.run({.step = 5}, nested), Catch::Contains("at a time"));
   adamw.zero_grad();
   CHECK_NOTHROW(backward(5).value());
+}
+
+TEST_CASE("gradients of a recording are for a step inside it") {
+  const nn::Transformer<float, float, cuda> model(config_of(test::Arch::gpt2), 1);
+  optim::AdamW<cuda> adamw(model);
+  const auto tokens = to<cuda>(test::rule_tokens(4, 24, 0));
+  Graph<cuda> graph;
+  const auto run = [&] {
+    graph.run({.step = 5}, [&] {
+      Tape tape(Key{7, 5, 0, 1});
+      tape.backward(model.loss(tokens, tokens));
+    });
+    adamw.step({.lr = 1e-3});
+  };
+  run();
+  const auto before = test::weights(model);
+  CHECK_THROWS_WITH(run(), Catch::Contains("expected step() where its gradients were made"));
+  CHECK(test::weights(model) == before);
 }
 
 TEST_CASE("a graph's memory comes back when it ends") {

@@ -14,7 +14,7 @@ Tensor<float> leaf(Floats values) { return from_vector<float>(values).require_gr
 }  // namespace
 
 TEST_CASE("the value is each weighted sum over its own count") {
-  Loss<float, cpu> loss(scalar<float>(12), 4);
+  Loss loss(scalar<float>(12), 4.0);
   CHECK(loss.value() == 3);
   loss.add({scalar<float>(10), 5, 0.5, false, "more"});
   CHECK(loss.value() == 4);

@@ -27,6 +27,8 @@ struct LaunchArgument {
 };
 /// What this thread's recording is told, or null where nothing is recorded: then, and only then, the host must neither wait nor copy.
 const Launch* recording();
+/// Counts this thread's recordings from 1; 0 where nothing is recorded.
+Index recording_number();
 /// Where a recorded kernel finds it. The graph owns the argument.
 const void* launch_argument(std::unique_ptr<LaunchArgument> argument);
 /// Where a recorded kernel finds the step, or null where nothing is recorded. Throws ValueError where the recording is of another step.
@@ -47,12 +49,13 @@ void drop_recording(Recording* recording);
 /// the second time f is recorded; from then on f is not called any more: the record is launched, and run returns before it has ended. The
 /// bits are f's. On the CPU f is called each time.
 ///
-/// f reads its batch from tensors that stay, to which one assigns before each run, and what it assigns to tensors, losses and norms
-/// outside, each launch writes again: they may be read after any run. The key's step and the optimizer's lr must be `now`'s. What it uses
+/// f holds forward, backward and the optimizer's step. It reads its batch from tensors that stay, to which one assigns before each run, and
+/// what it assigns to tensors, losses and norms outside, each launch writes again: they may be read after any run. What the host decides in
+/// it is decided when it is recorded. The key's step and the optimizer's lr must be `now`'s. What it uses
 /// must live as long as the graph. It may hold several micro-batches, dropout, recompute and AdamW::step on one rank; what needs the
 /// host meanwhile (item(), to<cpu>, a Tape's check, AdamW::backward, ranks) throws, and says so, while f is recorded. A gradient norm that is not
-/// finite throws NumericError when the host next waits; that step and those launched since have changed no weight. Memory of the
-/// recorded step stays the graph's.
+/// finite throws NumericError when the host next waits; that update and all after it have changed no weight. Memory of the
+/// recorded step stays the graph's. A graph belongs to the thread that runs it, and while f is recorded no other thread may use the GPU.
 template <class D = default_device>
 class Graph {
  public:
@@ -95,6 +98,11 @@ template <class D>
 const Launch* recording() {
   if constexpr (std::is_same_v<D, cpu>) return nullptr;
   else return gpu::recording();
+}
+template <class D>
+Index recording_number() {
+  if constexpr (std::is_same_v<D, cpu>) return 0;
+  else return gpu::recording_number();
 }
 template <class D>
 Index faults_thrown() {

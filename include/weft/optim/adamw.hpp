@@ -43,6 +43,11 @@ class AdamW : private Sink {
     check(options, where);
     const Launch* const recorded = detail::recording<D>();
     if (recorded != nullptr) check_can_record(options, *recorded, where);
+    if (any_ && recording_ != weft::detail::recording_number<D>()) {
+      clear();
+      fail<ValueError>("adamw", "expected step() where its gradients were made: all of it in one recorded step, or outside; these gradients are dropped", where,
+                       "forward, backward and step() all stand in the function that graph.run is given; call zero_grad() where an error of run is caught");
+    }
     if (any_ && faults_ != weft::detail::faults_thrown<D>()) {
       clear();
       fail<ValueError>("adamw", "expected gradients of good batches, but one was refused after the first of these gradients had come; all are dropped", where,
@@ -70,6 +75,7 @@ class AdamW : private Sink {
     const GradientNorm result(norm, before);
     if (result.finite()) {
       prepare();
+      offload_.finish();  // what a backward() that failed left under way
       steps_.set(before + 1);
       const Tensor<float, D> scale = scalar<float, D>(options.clip > 0 && norm > options.clip ? static_cast<float>(options.clip / norm) : 1.0f);
       units_.release_all();
@@ -107,6 +113,7 @@ class AdamW : private Sink {
       }
     };
     prepare();
+    offload_.finish();  // what one that failed left under way
     where_ = where;
     moved_.clear(), left_.clear();
     sums_ = units_.no_norms();
@@ -204,7 +211,8 @@ class AdamW : private Sink {
   // ---- What the tape says.
 
   Ref<Storage> place(Slot& slot, std::size_t) override {
-    if (!std::exchange(any_, true)) faults_ = weft::detail::faults_thrown<D>();
+    if (tape_state().in_backward && !std::exchange(any_, true))  // not what a forward prepares, which may be given up
+      faults_ = weft::detail::faults_thrown<D>(), recording_ = weft::detail::recording_number<D>();
     const auto at = units_.home(slot);
     return std::visit([&](auto& u) { return u.place(u.places()[at.place]); }, *at.unit);
   }
@@ -338,7 +346,7 @@ class AdamW : private Sink {
   StepCount<D> steps_;
   Index micros_ = 0;                     // backwards since the last step
   bool any_ = false;                     // a gradient has come since then
-  Index faults_ = 0;                     // that were thrown before it
+  Index faults_ = 0, recording_ = 0;     // that were thrown before it; in which it came
   std::size_t to_reduce_ = 0;            // units that have left in this backward
   AnyUnit* reducing_ = nullptr;
   const StepOptions* updating_ = nullptr;  // inside backward()

@@ -54,8 +54,8 @@ class GradientNorm {
   operator double() const {
     const double norm = value();
     if (!std::isfinite(norm))
-      throw NumericError("[adamw] expected a finite gradient norm, got " + std::to_string(norm) + " in step " + std::to_string(step_) +
-                         "; " + (changed_.empty() ? "no weight was changed" : changed_) + "\n  hint: run the step again under Tape(key, {.check = true}), which names the op");
+      throw NumericError("[adamw] expected a finite gradient norm, got " + std::to_string(norm) +
+                         (read_ == nullptr ? " in step " + std::to_string(step_) : "") + "; " + (changed_.empty() ? "no weight was changed" : changed_) + "\n  hint: run the step again under Tape(key, {.check = true}), which names the op");
     return norm;
   }
 

@@ -37,7 +37,7 @@ class StepCount {
     const auto* const launch = static_cast<const kernels::AdamWLaunch*>(gpu::launch_argument(std::make_unique<Argument<F>>(*this, std::move(arguments))));
     gpu::Fault wrong;
     wrong.raise = [](const gpu::Fault& f) {
-      const GradientNorm norm(std::bit_cast<double>(f.value), f.position, "neither it nor a launch since has changed a weight");
+      const GradientNorm norm(std::bit_cast<double>(f.value), f.position, "neither that update nor one after it has changed a weight");
       static_cast<void>(static_cast<double>(norm));
     };
     const Tensor<double, D> norm(Shape{});

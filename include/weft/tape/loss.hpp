@@ -3,6 +3,7 @@
 #pragma once
 
 #include <span>
+#include <type_traits>
 
 #include "weft/tape/grad.hpp"
 
@@ -37,7 +38,7 @@ class Loss {
   };
 
   Loss() = default;
-  Loss(Tensor<T, D> sum, Count<D> count, const char* name = "loss") { add({std::move(sum), std::move(count), 1, false, name}); }
+  Loss(Tensor<T, D> sum, std::type_identity_t<Count<D>> count, const char* name = "loss") { add({std::move(sum), std::move(count), 1, false, name}); }
 
   void add(Term term) {
     if (size_ == max_loss_terms) fail<ValueError>("loss", "expected at most 8 terms", here());

@@ -78,7 +78,8 @@ void attention_backward(cuda, In<T, cuda> dy, In<T, cuda> q, In<T, cuda> k, In<T
   const auto dq_rows = a::rows(dq), dk_rows = a::rows(dk), dv_rows = a::rows(dv);
 #if defined(WEFT_CUDNN)
   if constexpr (std::is_same_v<T, bf16>)
-    if (a::cudnn_backward(n, q_rows, k_rows, v_rows, dy_rows, y_rows, lse.contiguous() ? lse.data : nullptr, dq_rows, dk_rows, dv_rows))
+    if (!(n.D == 128 && a::has_wgmma()) &&
+        a::cudnn_backward(n, q_rows, k_rows, v_rows, dy_rows, y_rows, lse.contiguous() ? lse.data : nullptr, dq_rows, dk_rows, dv_rows))
       return;
 #endif
 

@@ -1,6 +1,6 @@
 // cuDNN's fused attention, the twin of our own kernels on a GPU of compute capability 9: the same lse, so that a forward of one and a
 // backward of the other fit. The backward is cuDNN's deterministic one, which keeps a (Tq, Tk) matrix of bf16 a head in its workspace; it
-// goes over the heads in pieces of at most 4 GiB, and is used for widths whose backward takes two passes here: in one, at 128, our own is
+// goes over the heads in pieces of at most 4 GiB, and is used for wide heads whose backward takes two passes here: our own in one pass is
 // faster.
 #pragma once
 
@@ -189,7 +189,7 @@ inline Index largest_divisor(Index n, Index most) {
 inline bool cudnn_backward(const Sizes& n, const Rows<const bf16>& q, const Rows<const bf16>& k, const Rows<const bf16>& v,
                            const Rows<const bf16>& dy, const Rows<const bf16>& y, const float* lse, const Rows<bf16>& dq,
                            const Rows<bf16>& dk, const Rows<bf16>& dv, Index most = Index{4} << 30) {
-  if (n.D <= 64 || n.D == 128 || lse == nullptr || !fits_cudnn(n, q, k, v, dy, y, dq, dk, dv)) return false;
+  if (n.D <= 64 || lse == nullptr || !fits_cudnn(n, q, k, v, dy, y, dq, dk, dv)) return false;
   const Index group = n.group(), groups = most / (group * pieces(n.Tq, 64) * 64 * pieces(n.Tk, 128) * 128 * 2);  // that fit
   if (groups == 0) return false;
   const Index B = groups >= n.K ? largest_divisor(n.B, groups / n.K) : 1, K = groups >= n.K ? n.K : largest_divisor(n.K, groups);

@@ -82,8 +82,8 @@ struct Place {
 };
 /// Heads are taken `together` at a time, so that what they share stays in the L2 cache; among these, all tiles of one rank go before
 /// those of the next, so that what takes longest starts first.
-__device__ inline Place place(int heads, int tiles, int together, int block = static_cast<int>(blockIdx.x)) {
-  const int first = block / (together * tiles) * together, i = block % (together * tiles);
+__device__ inline Place place(int heads, int tiles, int together) {
+  const int block = static_cast<int>(blockIdx.x), first = block / (together * tiles) * together, i = block % (together * tiles);
   const int here = min(together, heads - first);
   return {first + i % here, i / here};
 }

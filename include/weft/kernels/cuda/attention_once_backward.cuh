@@ -2,7 +2,8 @@
 // it computes its part of dq, so that scores are computed once, in 5 products instead of 7. Parts of dq are summed in float, each tile
 // of queries by one block after the other in the order of their keys: `turns` counts the blocks that have added theirs, the first one
 // stores, the last one takes the sum into its registers and writes dq. A block waits only for the block of the keys before its own, which
-// `place` gives a lower index, and blocks start in the order of their indices; the lowest one that runs waits for nobody, so all end.
+// `place` gives a lower index, and blocks start in the order of their indices (as all GPUs so far do; CUDA does not promise it); the lowest
+// one that runs waits for nobody, so all end.
 #pragma once
 
 #include "weft/kernels/cuda/attention_bulk.cuh"
@@ -223,12 +224,12 @@ __global__ __launch_bounds__(bound<Wgmma<D>>(OnceBackward<D>::threads), 1) void 
 }
 
 /// False where one pass does not take the call; then nothing was launched. Without causality each query's tile has its keys' blocks, and
-/// with it, as long as each query sees a key. `together` heads of keys go side by side, by default as many as stream 24 MiB, and with
-/// causality 32 at least: a head's blocks do ever less there, and a block waits for those of earlier keys.
+/// with it, as long as each query sees a key. So many heads of keys go side by side as stream 24 MiB, and with causality 32 at least: a
+/// head's blocks do ever less there, and a block waits for those of earlier keys.
 template <int D>
 bool launch_once_backward(const Sizes& n, const Rows<const bf16>& q, const Rows<const bf16>& k, const Rows<const bf16>& v,
                           const Rows<const bf16>& dy, const QueryStatistics<float>& statistics, const Rows<bf16>& dq, const Rows<bf16>& dk,
-                          const Rows<bf16>& dv, int together = 0) {
+                          const Rows<bf16>& dv) {
   using F = OnceBackward<D>;
   OnceMaps maps;
   if (!dq || !dk || !dv || n.H == 0 || n.Tq == 0 || n.Tk == 0 || (n.causal && n.shift() < 0)) return false;
@@ -239,7 +240,7 @@ bool launch_once_backward(const Sizes& n, const Rows<const bf16>& q, const Rows<
   const Scratch<float> dq_sums(sums * F::dq_floats);
   const Scratch<int> turns(sums);
   check(cudaMemsetAsync(turns.data(), 0, static_cast<std::size_t>(sums) * sizeof(int), stream()), "attention_backward");
-  if (together == 0) together = std::max(n.causal ? 32 : 1, heads_together(n.B * n.K, 1, Index{n.Tq} * n.D * 8 * n.group()));
+  const int together = std::max(n.causal ? 32 : 1, heads_together(n.B * n.K, 1, Index{n.Tq} * n.D * 8 * n.group()));
   launch("attention_backward", once_backward<D>, grid(Index{n.B} * n.K, pieces(n.Tk, F::keys)), F::threads, F::shared, n, maps,
          statistics, dq_sums.data(), turns.data(), dq, dk, dv, static_cast<float>(n.scale), together);
   return true;

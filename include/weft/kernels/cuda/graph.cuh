@@ -2,6 +2,8 @@
 // meanwhile is held, so that no block that a recorded kernel knows serves anybody else while the graph lives.
 #pragma once
 
+#include <thread>
+
 #include "weft/kernels/cuda/runtime.cuh"
 
 namespace weft::inline WEFT_ABI::gpu {
@@ -10,6 +12,7 @@ struct Recording {
   static constexpr std::size_t slot = 64, slots = 64;
 
   kernels::gpu::Context* home;
+  std::thread::id thread = std::this_thread::get_id();      // another that inherits the context has not its products' workspace
   kernels::gpu::Pool* pool;
   Launch now;                                               // of the launch that follows
   cudaGraphExec_t graph = nullptr;
@@ -34,6 +37,10 @@ struct Recording {
 const Launch* recording() {
   const Recording* const mine = kernels::gpu::Context::mine().recording;
   return mine != nullptr ? &mine->now : nullptr;
+}
+Index recording_number() {
+  const auto& mine = kernels::gpu::Context::mine();
+  return mine.recording != nullptr ? mine.recordings : 0;
 }
 const void* launch_argument(std::unique_ptr<LaunchArgument> argument) {
   Recording& mine = *kernels::gpu::Context::mine().recording;
@@ -70,6 +77,7 @@ Recording* begin_recording(const Launch& now) {
   if (status != cudaSuccess) drop_recording(fresh.release());
   kernels::gpu::check(status, "graph");
   home.recording = fresh.get(), home.recording_pool = fresh->pool;
+  ++home.recordings;
   home.pool.hold(&fresh->held);
   fresh->pool->record(true);
   return fresh.release();
@@ -83,7 +91,7 @@ void end_recording(Recording& recording) {
 }
 void launch(Recording& recording, const Launch& now) {
   auto& home = kernels::gpu::Context::mine();
-  if (&home != recording.home) throw Error("[graph] expected run() on the thread that recorded the step");
+  if (std::this_thread::get_id() != recording.thread) throw Error("[graph] expected run() on the thread that recorded the step");
   home.expect_no_recording("expected one graph at a time", "run() stands in a step that another graph records");
   if (*static_cast<void (*const volatile*)(const Fault&)>(&home.fault->raise) != nullptr) synchronize();  // throws it
   alignas(16) std::byte told[Recording::slot * Recording::slots];

@@ -5,7 +5,6 @@
 #include <map>
 #include <mutex>
 #include <set>
-#include <utility>
 #include <vector>
 
 #include "weft/kernels/cuda/launch.cuh"

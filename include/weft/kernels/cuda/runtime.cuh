@@ -54,6 +54,7 @@ struct Context {
   weft::gpu::Fault* fault = nullptr;  // pinned, and seen by the GPU
   Index faults_thrown = 0;
   weft::gpu::Recording* recording = nullptr;
+  Index recordings = 0;                      // begun
   Pool* recording_pool = nullptr;            // memory of the step that is recorded, or null
   std::vector<std::unique_ptr<Pool>> graph_pools;
   std::vector<Pool*> idle_pools;             // of graphs that ended
@@ -97,7 +98,10 @@ struct Context {
         const auto same = std::find_if(waiting().begin(), waiting().end(), [device](const Context* c) { return c->device == device; });
         if (same != waiting().end()) context = *same, waiting().erase(same);
       }
-      if (context == nullptr) {
+      if (context != nullptr) {
+        check(cudaStreamSynchronize(context->stream), "stream");
+        *context->fault = {};  // of a thread that ended without waiting
+      } else {
         auto fresh = std::make_unique<Context>();
         fresh->device = device;
         check(cudaStreamCreateWithFlags(&fresh->stream, cudaStreamNonBlocking), "stream");
