@@ -41,8 +41,7 @@ Count<D> expect_inside(const Op& op, const char* what, const Tensor<std::int64_t
 }  // namespace detail
 
 /// y[..., :] = weight[tokens[...], :]. tokens (...), weight (V, C) -> (..., C) in type T. The gradient adds the rows of dy in the
-/// order of tokens. Throws ShapeError where a token lies outside [0, V), on the GPU when the
-/// host next waits for it.
+/// order of tokens. Throws ShapeError where a token lies outside [0, V), on the GPU when the host next waits for it.
 template <class T, class W, class D>
 Tensor<T, D> embedding(const Tensor<std::int64_t, D>& tokens, const Tensor<W, D>& weight, Where where = here()) {
   Op op("embedding", where);
