@@ -1,4 +1,5 @@
-// The instantiations of reductions, of rows picked by index, and of random values; and checks of indices.
+// The instantiations of reductions, of rows picked by index, and of random values; checks of indices, and where documents begin.
+#include "weft/kernels/cuda/document_starts.cuh"
 #include "weft/kernels/cuda/dropout.cuh"
 #include "weft/kernels/cuda/expect.cuh"
 #include "weft/kernels/cuda/index.cuh"

@@ -12,6 +12,7 @@
 #include "weft/ops/contiguous.hpp"
 #include "weft/ops/create.hpp"
 #include "weft/ops/cross_entropy.hpp"
+#include "weft/ops/document_starts.hpp"
 #include "weft/ops/dropout.hpp"
 #include "weft/ops/embedding.hpp"
 #include "weft/ops/exp.hpp"
