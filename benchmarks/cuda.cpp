@@ -90,11 +90,17 @@ void attention_speed() {
       const auto q = randn<bf16, cuda>({B, time, H, width}, 1), k = randn<bf16, cuda>({B, time, H, width}, 2), v = randn<bf16, cuda>({B, time, H, width}, 3), dy = randn<bf16, cuda>({B, time, H, width}, 4);
       const auto y = like(q), dq = like(q), dk = like(q), dv = like(q);
       const Tensor<float, cuda> lse({B, H, time});
-      const double work = 2 * static_cast<double>(B * H) * static_cast<double>(time * time) * static_cast<double>(width);  // causal
-      const double forward = seconds([&] { kernels::attention_forward<bf16>(cuda{}, q, k, v, y, lse, {}); });
-      const double backward = seconds([&] { kernels::attention_backward<bf16>(cuda{}, dy, q, k, v, y, lse, dq, dk, dv, {}); });
-      std::printf("attention, causal, width %3lld, T %5lld: forward %.0f TFLOP/s, backward %.0f TFLOP/s\n", static_cast<long long>(width), static_cast<long long>(time),
-                  work / forward * 1e-12, 2.5 * work / backward * 1e-12);
+      for (const Index window : {time, Index{1024}}) {
+        if (window == 1024 && time == 1024) continue;
+        const kernels::AttentionOptions options{.window = window < time ? window : 0};
+        const double seen = static_cast<double>(time * window - window * window / 2);  // pairs of a query and a key, causal
+        const double work = 4 * static_cast<double>(B * H) * seen * static_cast<double>(width);
+        const double forward = seconds([&] { kernels::attention_forward<bf16>(cuda{}, q, k, v, y, lse, options); });
+        const double backward = seconds([&] { kernels::attention_backward<bf16>(cuda{}, dy, q, k, v, y, lse, dq, dk, dv, options); });
+        std::printf("attention, causal, width %3lld, T %5lld, window %5lld: forward %.0f TFLOP/s, %.0f us, backward %.0f TFLOP/s, %.0f us\n",
+                    static_cast<long long>(width), static_cast<long long>(time), static_cast<long long>(window), work / forward * 1e-12,
+                    forward * 1e6, 2.5 * work / backward * 1e-12, backward * 1e6);
+      }
     }
 }
 

@@ -6,9 +6,10 @@
 namespace weft::inline WEFT_ABI::kernels {
 
 #define WEFT_ATTENTION(T)                                                                                                                \
-  template void attention_forward<T>(cuda, In<T, cuda>, In<T, cuda>, In<T, cuda>, Out<T, cuda>, Out<stat_t<T>, cuda>, AttentionOptions); \
+  template void attention_forward<T>(cuda, In<T, cuda>, In<T, cuda>, In<T, cuda>, Out<T, cuda>, Out<stat_t<T>, cuda>, AttentionOptions, \
+                                     In<std::int32_t, cuda>);                                                                            \
   template void attention_backward<T>(cuda, In<T, cuda>, In<T, cuda>, In<T, cuda>, In<T, cuda>, In<T, cuda>, In<stat_t<T>, cuda>,        \
-                                      Out<T, cuda>, Out<T, cuda>, Out<T, cuda>, AttentionOptions);
+                                      Out<T, cuda>, Out<T, cuda>, Out<T, cuda>, AttentionOptions, In<std::int32_t, cuda>);
 WEFT_ATTENTION(float)
 WEFT_ATTENTION(double)
 WEFT_ATTENTION(bf16)

@@ -68,7 +68,7 @@
   how Tensor<T, cpu> matmul(const Tensor<T, cpu>&, const Tensor<T, cpu>&, Where);                                       \
   how Tensor<T, cpu> rope(const Tensor<T, cpu>&, double, Index, Where);                                                 \
   how Tensor<T, cpu> attention(const Tensor<T, cpu>&, const Tensor<T, cpu>&, const Tensor<T, cpu>&, AttentionOptions,   \
-                               Where);                                                                                  \
+                               const Tensor<std::int32_t, cpu>&, Where);                                                \
   how Tensor<T, cpu> expert_dispatch(const Tensor<T, cpu>&, const ExpertPlan<cpu>&, Where);                             \
   how Tensor<T, cpu> expert_combine(const Tensor<T, cpu>&, const Tensor<stat_t<T>, cpu>&, const ExpertPlan<cpu>&,       \
                                     Where);                                                                             \

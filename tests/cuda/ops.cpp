@@ -164,6 +164,79 @@ TEMPLATE_TEST_CASE("attention", "", float, double, bf16) {
     }, {{2, tokens, 4, 64}, {2, tokens, 2, 64}, {2, tokens, 2, 64}}, std::is_same_v<T, bf16> ? 4 : 8);
 }
 
+namespace {
+/// Where documents of 1 to `longest` positions begin, other ones in each row; undefined for 0.
+template <class D>
+Tensor<std::int32_t, D> documents(Index B, Index T, Index longest) {
+  if (longest == 0) return {};
+  std::vector<std::int32_t> starts;
+  for (Index b = 0; b < B; ++b)
+    for (Index t = 0, start = 0, end = 0; t < T; ++t) {
+      if (t == end) start = t, end = t + 1 + (t * t * 7 + 31 * b + 5) % longest;
+      starts.push_back(static_cast<std::int32_t>(start));
+    }
+  return from_vector<std::int32_t, D>(starts, {B, T});
+}
+template <class In>
+using device_of = typename std::remove_cvref_t<decltype(std::declval<In>()[0])>::device;
+}  // namespace
+
+TEMPLATE_TEST_CASE("attention with a window and documents", "", float, double, bf16) {
+  using T = TestType;
+  struct Case { Index B, Tq, Tk, H, K, D, window, longest; };
+  std::vector<Case> cases{{1, 1, 1, 1, 1, 8, 1, 1}, {2, 7, 7, 4, 2, 16, 3, 0}, {1, 3, 3, 2, 2, 5, 1, 2}, {2, 70, 70, 2, 1, 16, 9, 33},
+                          {1, 20, 50, 4, 4, 64, 30, 0}, {2, 33, 90, 2, 2, 40, 0, 20}, {1, 1, 90, 4, 2, 96, 17, 0}, {1, 1, 300, 8, 2, 64, 130, 0},
+                          {1, 160, 160, 2, 2, 72, 64, 100}, {1, 60, 60, 2, 1, 200, 25, 40}};
+  for (const Index D : {32, 64, 96, 128})  // each width of the tensor cores: nothing but itself, within a tile, tiles skipped at both ends, ragged
+    for (const auto& [window, longest] : std::vector<std::array<Index, 2>>{{1, 0}, {0, 1}, {20, 0}, {64, 0}, {65, 150}, {200, 0}, {0, 90}, {0, 400},
+                                                                           {300, 700}, {5000, 0}})
+      cases.push_back({2, D == 64 ? 400 : 257, D == 64 ? 400 : 391, 4, D == 96 ? 4 : 2, D, window, longest});
+  cases.push_back({1, 1024, 1024, 2, 1, 64, 128, 0});
+  cases.push_back({1, 1024, 1024, 2, 1, 128, 0, 300});
+  for (const Case& c : cases)
+    same<T>("attention, window " + std::to_string(c.window) + ", documents of up to " + std::to_string(c.longest), [&](const auto& in) {
+      return attention(in[0], in[1], in[2], {.window = c.window}, documents<device_of<decltype(in)>>(c.B, c.Tk, c.longest));
+    }, {{c.B, c.Tq, c.H, c.D}, {c.B, c.Tk, c.K, c.D}, {c.B, c.Tk, c.K, c.D}}, std::is_same_v<T, bf16> ? 2 : 8);
+  for (const Shape& shape : {Shape{2, 70, 8, 64}, Shape{1, 384, 8, 128}})
+    same<T>("attention with documents over parts of one tensor, added to another", [&](const auto& in) {
+      const auto p = split(in[0], {4, 2, 2}, 2);
+      return attention(p[0], p[1], p[2], {.window = 50}, documents<device_of<decltype(in)>>(shape[0], shape[1], 60)) + attention(p[0], p[1], p[2]);
+    }, {shape}, std::is_same_v<T, bf16> ? 4 : 8);
+}
+
+TEST_CASE("attention with a window and documents has the same bits 50 times") {
+  for (const auto& [tokens, heads, width] : std::vector<std::array<Index, 3>>{{1024, 8, 64}, {640, 4, 128}, {200, 6, 32}}) {
+    INFO(tokens << " tokens, width " << width);
+    const auto once = [heads = heads, tokens = tokens](const auto& in) {
+      const auto p = split(in[0], {heads, heads / 2, heads / 2}, 2);
+      return attention(p[0], p[1], p[2], {.window = 150}, documents<cuda>(2, tokens, 333));
+    };
+    const test::Values expected = test::run<bf16, cuda>(once, {{2, tokens, 2 * heads, width}});
+    for (int run = 1; run < 50; ++run) REQUIRE(test::run<bf16, cuda>(once, {{2, tokens, 2 * heads, width}}) == expected);
+  }
+}
+
+TEST_CASE("where documents begin is made, and checked, on the GPU") {
+  for (const auto& [B, T, most] : std::vector<std::array<Index, 3>>{{1, 1, 2}, {3, 31, 3}, {2, 1024, 5}, {2, 1025, 1000},
+                                                                          {1, 5000, 40}, {4, 3000, 7}, {0, 5, 2}, {5, 0, 2}}) {
+    INFO(B << " rows of " << T);
+    CHECK(document_starts(integers<cuda>({B, T}, most), 1).to_vector() == document_starts(integers<cpu>({B, T}, most), 1).to_vector());
+  }
+  const auto q = randn<bf16, cuda>({2, 300, 2, 64}, 1);
+  const auto good = documents<cpu>(2, 300, 70);
+  const auto wrong = [&](Index b, Index t, std::int32_t value, const std::string& expected) {
+    auto starts = contiguous(good, true);
+    starts.set({b, t}, value);
+    INFO(b << ", " << t << ": " << value);
+    CHECK_THROWS_WITH(attention(q, q, q, {}, to<cuda>(starts)).to_vector(), Catch::Contains("[attention]") && Catch::Contains(expected));
+  };
+  wrong(0, 0, 1, "got 1 at position 0 of row 0");
+  wrong(1, 299, 300, "got 300 at position 299 of row 1");
+  wrong(1, 5, -7, "got -7 at position 5 of row 1");
+  wrong(0, 200, 1 << 30, "got 1073741824 at position 200 of row 0");
+  CHECK_NOTHROW(attention(q, q, q, {}, to<cuda>(good)).to_vector());
+}
+
 TEST_CASE("attention has the same bits 50 times") {
   for (const auto& [tokens, heads, width] : std::vector<std::array<Index, 3>>{{1024, 8, 64}, {640, 4, 128}, {200, 6, 64}}) {
     INFO(tokens << " tokens, width " << width);

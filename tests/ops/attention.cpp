@@ -3,6 +3,8 @@
 #include "support.hpp"
 #include "weft/ops/arithmetic.hpp"
 #include "weft/ops/compare.hpp"
+#include "weft/ops/create.hpp"
+#include "weft/ops/document_starts.hpp"
 #include "weft/ops/matmul.hpp"
 #include "weft/ops/softmax.hpp"
 
@@ -13,7 +15,7 @@ namespace {
 
 /// softmax(scale q k^T + mask) v out of plain ops, with the scores stored.
 Tensor<double> composition(const Tensor<double>& q, const Tensor<double>& k, const Tensor<double>& v,
-                           AttentionOptions options) {
+                           AttentionOptions options, const Tensor<std::int32_t>& starts = {}) {
   const Index B = q.size(0), Tq = q.size(1), H = q.size(2), D = q.size(3), Tk = k.size(1), K = k.size(2);
   const auto heads =
       [&](const Tensor<double>& x) {  // (B, T, K, D) -> (B, H, T, D), each key head for its group of queries
@@ -23,9 +25,14 @@ Tensor<double> composition(const Tensor<double>& q, const Tensor<double>& k, con
   auto scores = matmul(permute(q, {0, 2, 1, 3}), transpose(heads(k))) *
                 (options.scale > 0 ? options.scale : 1 / std::sqrt(static_cast<double>(D)));
   if (options.causal) {
-    Tensor<bool> seen({Tq, Tk});
-    for (Index i = 0; i < Tq; ++i)
-      for (Index j = 0; j < Tk; ++j) seen.data()[i * Tk + j] = j <= i + Tk - Tq;
+    Tensor<bool> seen({B, 1, Tq, Tk});
+    for (Index b = 0; b < B; ++b)
+      for (Index i = 0; i < Tq; ++i)
+        for (Index j = 0; j < Tk; ++j) {
+          const Index at = i + Tk - Tq;
+          seen.data()[(b * Tq + i) * Tk + j] =
+              j <= at && (options.window == 0 || at - options.window < j) && (!starts.defined() || j >= starts(b, at));
+        }
     scores = where(seen, scores, scalar<double>(-INFINITY));
   }
   return permute(matmul(softmax(scores), heads(v)), {0, 2, 1, 3});
@@ -127,9 +134,78 @@ TEST_CASE("attention: types and threads", "[attention]") {
       fn, [](const auto& x, const auto& y, const auto& z) { return composition(x, y, z, {}); }, 1e-12, q, k, v);
 }
 
+namespace {
+/// Documents of 1 to `longest` positions, other ones in each row.
+Tensor<std::int32_t> documents(Index B, Index T, Index longest) {
+  Tensor<std::int32_t> starts({B, T});
+  for (Index b = 0; b < B; ++b)
+    for (Index t = 0, start = 0, end = 0; t < T; ++t) {
+      if (t == end) start = t, end = t + 1 + (t * t * 7 + 31 * b + 5) % longest;
+      starts.set({b, t}, static_cast<std::int32_t>(start));
+    }
+  return starts;
+}
+}  // namespace
+
+TEST_CASE("attention with a window and documents: gradients, and values against a mask", "[attention]") {
+  for (const Extents& n : all)
+    for (const Index window : {0, 1, 2, 3, 100})
+      for (const Index longest : {0, 1, 3}) {
+        INFO("B " << n.B << " Tq " << n.Tq << " Tk " << n.Tk << " H " << n.H << " K " << n.K << " D " << n.D << " window " << window
+                  << " documents of up to " << longest);
+        const AttentionOptions options{.scale = n.D == 3 ? 0.7 : 0, .window = window};
+        const auto starts = longest > 0 ? documents(n.B, n.Tk, longest) : Tensor<std::int32_t>();
+        const auto q = values({n.B, n.Tq, n.H, n.D}, 1, -2, 2), k = values({n.B, n.Tk, n.K, n.D}, 2, -2, 2), v = values({n.B, n.Tk, n.K, n.D}, 3);
+        const auto fn = [&](const auto& x, const auto& y, const auto& z) { return attention(x, y, z, options, starts); };
+        check_gradients(fn, q, k, v);
+        check_against_composition(
+            fn, [&](const auto& x, const auto& y, const auto& z) { return composition(x, y, z, options, starts); }, 1e-12, q, k, v);
+      }
+}
+
+TEST_CASE("attention with a window and documents over many blocks: types and threads", "[attention]") {
+  struct Long {
+    Index B, Tq, Tk, H, K, D, window, longest;
+  };
+  for (const Long& n : {Long{2, 300, 300, 2, 1, 16, 70, 0}, Long{2, 300, 300, 2, 2, 8, 0, 90}, Long{1, 330, 391, 4, 2, 8, 65, 150},
+                        Long{1, 200, 200, 2, 1, 24, 1, 0}, Long{2, 150, 150, 1, 1, 8, 0, 1}, Long{1, 700, 701, 4, 1, 4, 64, 0},
+                        Long{1, 1, 200, 4, 2, 8, 67, 0}, Long{1, 40, 300, 2, 1, 8, 100, 0}}) {
+    INFO("Tq " << n.Tq << " Tk " << n.Tk << " window " << n.window << " documents of up to " << n.longest);
+    const auto starts = n.longest > 0 ? documents(n.B, n.Tk, n.longest) : Tensor<std::int32_t>();
+    const auto fn = [&](const auto& x, const auto& y, const auto& z) { return attention(x, y, z, {.window = n.window}, starts); };
+    const auto q = values({n.B, n.Tq, n.H, n.D}, 1, -2, 2), k = values({n.B, n.Tk, n.K, n.D}, 2, -2, 2), v = values({n.B, n.Tk, n.K, n.D}, 3);
+    check_against_composition(
+        fn, [&](const auto& x, const auto& y, const auto& z) { return composition(x, y, z, {.window = n.window}, starts); }, 1e-12, q, k, v);
+    check_thread_bits<float>(fn, q, k, v);
+    check_thread_bits<bf16>(fn, q, k, v);
+    check_against_double<float>(fn, 2e-5, q, k, v);
+    check_against_double<bf16>(fn, 0x1p-6, q, k, v);
+  }
+}
+
+TEST_CASE("attention: what hides nothing changes no bit, and what is hidden does not matter", "[attention]") {
+  const auto q = values({2, 150, 4, 24}, 1, -2, 2), k = values({2, 150, 2, 24}, 2, -2, 2), v = values({2, 150, 2, 24}, 3);
+  const auto with = [](AttentionOptions options, const Tensor<std::int32_t>& starts) {
+    return [=](const auto& x, const auto& y, const auto& z) { return attention(x, y, z, options, starts); };
+  };
+  const auto plain = outcome<float>(with({}, {}), q, k, v);
+  for (const Index window : {150, 151, 100000}) CHECK(outcome<float>(with({.window = window}, {}), q, k, v) == plain);
+  CHECK(outcome<float>(with({}, zeros<std::int32_t>({2, 150})), q, k, v) == plain);
+  // A document of its own row has the bits of the same document where its neighbours hold other numbers, even enormous ones.
+  const auto starts = documents(2, 150, 60);
+  auto other_k = contiguous(k, true), other_v = contiguous(v, true);
+  const Index start = starts(1, 100);
+  for (Index t = 0; t < start; ++t)
+    for (Index g = 0; g < 2; ++g)
+      for (Index d = 0; d < 24; ++d) other_k.set({1, t, g, d}, 1e4), other_v.set({1, t, g, d}, -1e9);
+  const auto once = attention(in_type<float>(q), in_type<float>(k), in_type<float>(v), {}, starts),
+             again = attention(in_type<float>(q), in_type<float>(other_k), in_type<float>(other_v), {}, starts);
+  for (Index t = start; t <= 100; ++t) CHECK(doubles(select(select(once, 0, 1), 0, t)) == doubles(select(select(again, 0, 1), 0, t)));
+}
+
 TEST_CASE("attention's errors", "[attention]") {
   const auto q = values({1, 3, 4, 2});
-  const auto attend = [&](const Shape& k, Where where) { return attention(q, values(k), values(k), {}, where); };
+  const auto attend = [&](const Shape& k, Where where) { return attention(q, values(k), values(k), {}, {}, where); };
   check_error<ShapeError>(
       [&] {
         attend({2, 3, 4, 2}, here());
@@ -149,4 +225,13 @@ TEST_CASE("attention's errors", "[attention]") {
         attention(q, values({1, 0, 4, 2}), values({1, 0, 4, 2}), {.causal = false});
       },
       {"[attention]", "at least one key"});
+  check_error<ValueError>([&] { attention(q, q, q, {.window = -2}); }, {"[attention]", "window of at least 0, got -2"});
+  check_error<ValueError>([&] { attention(q, q, q, {.causal = false, .window = 2}); }, {"[attention]", "causal"});
+  const auto starts = [](std::vector<std::int32_t> x) { return from_vector<std::int32_t>(x, {1, static_cast<Index>(x.size())}); };
+  check_error<ValueError>([&] { attention(q, q, q, {.causal = false}, starts({0, 0, 0})); }, {"[attention]", "causal"});
+  check_error<ShapeError>([&] { attention(q, q, q, {}, starts({0, 0})); }, {"[attention]", "document starts of shape (1, 3)", "(1, 2)"});
+  check_error<ShapeError>([&] { attention(q, q, q, {}, starts({1, 1, 1})); }, {"[attention]", "got 1 at position 0 of row 0", "document_starts"});
+  check_error<ShapeError>([&] { attention(q, q, q, {}, starts({0, 0, 1})); }, {"[attention]", "got 1 at position 2 of row 0"});  // ids, not starts
+  check_error<ShapeError>([&] { attention(q, q, q, {}, starts({0, 1, 0})); }, {"[attention]", "got 0 at position 2"});
+  check_error<ShapeError>([&] { attention(q, q, q, {}, starts({0, -1, 2})); }, {"[attention]", "got -1 at position 1"});
 }

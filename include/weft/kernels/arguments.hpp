@@ -39,6 +39,7 @@ struct LossScale {
 struct AttentionOptions {
   bool causal = true;  ///< query i sees keys j <= i + (Tk - Tq)
   double scale = 0;    ///< of the scores; 0 stands for 1 / sqrt(D)
+  Index window = 0;    ///< causal: a query sees this many keys at most, its own and those right before it; 0: no limit
 };
 
 }  // namespace weft::inline WEFT_ABI::kernels

@@ -17,6 +17,17 @@ struct Case {
   AttentionOptions options;
   bool fused = false;  // q, k and v lie in one (B, T, (H + 2 K) D) buffer
   int beta = 0;
+  Index longest = 0;  // of documents, which begin elsewhere in each row; 0: no documents
+
+  std::vector<std::int32_t> starts() const {
+    std::vector<std::int32_t> all;
+    for (Index b = 0; longest > 0 && b < B; ++b)
+      for (Index t = 0, start = 0, end = 0; t < Tk; ++t) {
+        if (t == end) start = t, end = t + 1 + (t * t * 7 + 31 * b + 5) % longest;
+        all.push_back(static_cast<std::int32_t>(start));
+      }
+    return all;
+  }
 };
 
 std::size_t size(Index n) { return static_cast<std::size_t>(n); }
@@ -29,23 +40,26 @@ struct Results {
 Results reference(const Case& c, const Doubles& q, const Doubles& k, const Doubles& v, const Doubles& dy) {
   const Index G = c.K > 0 ? c.H / c.K : 1;
   const double scale = c.options.scale != 0 ? c.options.scale : 1 / std::sqrt(static_cast<double>(c.D));
+  const std::vector<std::int32_t> starts = c.starts();
   Results r{Doubles(q.size()), Doubles(size(c.B * c.H * c.Tq)), Doubles(q.size()), Doubles(k.size()),
             Doubles(k.size())};
   for (Index b = 0; b < c.B; ++b)
     for (Index h = 0; h < c.H; ++h)
       for (Index i = 0; i < c.Tq; ++i) {
         const Index seen = c.options.causal ? i + 1 + c.Tk - c.Tq : c.Tk;
+        const Index from = std::max<Index>({0, c.options.window > 0 ? seen - c.options.window : 0,
+                                            starts.empty() ? 0 : starts[size(b * c.Tk + seen - 1)]});
         const auto at_q = [&](Index d) { return size(((b * c.Tq + i) * c.H + h) * c.D + d); };
         const auto at_k = [&](Index j, Index d) { return size(((b * c.Tk + j) * c.K + h / G) * c.D + d); };
         Doubles p(size(seen)), dp(size(seen));
         double top = -INFINITY, sum = 0, delta = 0;
-        for (Index j = 0; j < seen; ++j) {
+        for (Index j = from; j < seen; ++j) {
           for (Index d = 0; d < c.D; ++d) p[size(j)] += scale * q[at_q(d)] * k[at_k(j, d)];
           top = std::max(top, p[size(j)]);
         }
-        for (double& x : p) sum += x = std::exp(x - top);
+        for (Index j = from; j < seen; ++j) sum += p[size(j)] = std::exp(p[size(j)] - top);
         r.lse[size((b * c.H + h) * c.Tq + i)] = top + std::log(sum);
-        for (Index j = 0; j < seen; ++j) {
+        for (Index j = from; j < seen; ++j) {
           p[size(j)] /= sum;
           for (Index d = 0; d < c.D; ++d) {
             r.y[at_q(d)] += p[size(j)] * v[at_k(j, d)];
@@ -54,7 +68,7 @@ Results reference(const Case& c, const Doubles& q, const Doubles& k, const Doubl
           }
           delta += p[size(j)] * dp[size(j)];
         }
-        for (Index j = 0; j < seen; ++j)
+        for (Index j = from; j < seen; ++j)
           for (Index d = 0; d < c.D; ++d) {
             const double ds = scale * p[size(j)] * (dp[size(j)] - delta);
             r.dq[at_q(d)] += ds * k[at_k(j, d)];
@@ -106,6 +120,7 @@ struct Problem {
   Case c;
   Field<T> q, k, v, dy, y, dq, dk, dv;
   std::vector<S> lse;
+  std::vector<std::int32_t> starts = c.starts();
 
   static Field<T> make(const Case& c, Index T_, Index heads, Index start, std::uint64_t seed) {
     const Index row = c.fused ? (c.H + 2 * c.K) * c.D + 3 : heads * c.D;
@@ -127,12 +142,15 @@ struct Problem {
 
   Shape lse_shape() const { return {c.B, c.H, c.Tq}; }
   Out<S, cpu> lse_out(int beta) { return {lse.data(), lse_shape(), row_major(lse_shape()), beta}; }
+  In<std::int32_t, cpu> documents() const {
+    return starts.empty() ? In<std::int32_t, cpu>{} : In<std::int32_t, cpu>{starts.data(), {c.B, c.Tk}, row_major({c.B, c.Tk})};
+  }
   In<S, cpu> lse_in() const { return {lse.data(), lse_shape(), row_major(lse_shape())}; }
 
-  void forward(int beta = 0) { kernels::attention_forward<T>(cpu{}, q, k, v, y.out(beta), lse_out(beta), c.options); }
+  void forward(int beta = 0) { kernels::attention_forward<T>(cpu{}, q, k, v, y.out(beta), lse_out(beta), c.options, documents()); }
   void backward() {
     kernels::attention_backward<T>(cpu{}, dy, q, k, v, y, lse_in(), dq.out(c.beta), dk.out(c.beta), dv.out(c.beta),
-                                   c.options);
+                                   c.options, documents());
   }
   Results expected() const {
     return reference(c, widen(q.dense()), widen(k.dense()), widen(v.dense()), widen(dy.dense()));
@@ -170,7 +188,8 @@ constexpr double tolerance = std::is_same_v<T, double>  ? 1e-13
 template <class T>
 void check(const Case& c) {
   INFO(dtype_name<T> << " B " << c.B << " Tq " << c.Tq << " Tk " << c.Tk << " H " << c.H << " K " << c.K << " D " << c.D
-                     << " causal " << c.options.causal << " fused " << c.fused << " beta " << c.beta);
+                     << " causal " << c.options.causal << " fused " << c.fused << " beta " << c.beta
+                     << " window " << c.options.window << " documents of up to " << c.longest);
   Problem<T> problem(c);
   const Results expected = problem.expected();
   problem.forward();
@@ -214,6 +233,20 @@ const std::vector<Case> cases = {
     {1, 30, 30, 64, 1, 8, {}},
     {1, 700, 700, 4, 2, 8, {}},  // 1400 columns: two chunks of them in backward
     {2, 300, 310, 12, 2, 4, {}, true, 1},
+    {1, 130, 130, 2, 1, 17, {.window = 1}},
+    {2, 130, 140, 3, 1, 16, {.window = 20}, true, 1},
+    {1, 300, 300, 2, 2, 8, {.window = 64}},
+    {1, 300, 333, 6, 2, 8, {.scale = -0.7, .window = 65}},
+    {1, 64, 400, 2, 1, 8, {.window = 100}},  // keys that nobody sees
+    {1, 1, 400, 4, 2, 8, {.window = 130}},
+    {2, 200, 200, 2, 1, 8, {}, false, 0, 1},
+    {2, 300, 300, 4, 2, 16, {}, true, 1, 90},
+    {3, 5, 210, 4, 2, 8, {}, false, 0, 140},
+    {2, 300, 310, 4, 4, 8, {.window = 70}, false, 1, 130},
+    {1, 700, 700, 4, 2, 8, {.window = 100}},  // chunks of columns that do not reach all keys
+    {2, 700, 701, 4, 2, 8, {.window = 3}, false, 1},
+    {2, 700, 700, 8, 2, 4, {}, true, 0, 250},
+    {1, 1100, 1500, 4, 1, 4, {.window = 200}, false, 1, 600},
 };
 }  // namespace
 
@@ -237,7 +270,8 @@ TEST_CASE("attention over empty axes writes nothing or zeros", "[attention]") {
 }
 
 TEMPLATE_TEST_CASE("attention gives the same bits for any number of threads", "[attention]", float, bf16) {
-  for (const Case& c : {Case{2, 130, 130, 4, 2, 32, {}}, Case{1, 700, 700, 4, 1, 16, {}}}) {
+  for (const Case& c : {Case{2, 130, 130, 4, 2, 32, {}}, Case{1, 700, 700, 4, 1, 16, {}},
+                        Case{1, 700, 700, 4, 1, 16, {.window = 90}, false, 0, 300}}) {
     test::same_for_any_threads([&] {
       Problem<TestType> problem(c);
       problem.forward();
@@ -252,7 +286,8 @@ TEMPLATE_TEST_CASE("attention gives the same bits for any number of threads", "[
 
 TEMPLATE_TEST_CASE("decoding with a cache gives the bits of the prefill", "[attention]", float, double, bf16) {
   using S = stat_t<TestType>;
-  const Case c{2, 130, 130, 6, 2, 40, {}};
+  const Case c = GENERATE(Case{2, 130, 130, 6, 2, 40, {}}, Case{2, 130, 130, 6, 2, 40, {.window = 50}},
+                          Case{2, 130, 130, 6, 2, 40, {.window = 90}, false, 0, 70});
   Problem<TestType> prefill(c);
   prefill.forward();
   for (Index i : {0, 1, 15, 16, 63, 64, 100, 129})
@@ -265,7 +300,8 @@ TEMPLATE_TEST_CASE("decoding with a cache gives the bits of the prefill", "[atte
       kernels::attention_forward<TestType>(
           cpu{}, {prefill.q.data.data() + skip, q_shape, prefill.q.strides},
           {prefill.k.data.data(), k_shape, prefill.k.strides}, {prefill.v.data.data(), k_shape, prefill.v.strides},
-          {y.data(), q_shape, row_major(q_shape)}, {lse.data(), lse_shape, row_major(lse_shape)}, c.options);
+          {y.data(), q_shape, row_major(q_shape)}, {lse.data(), lse_shape, row_major(lse_shape)}, c.options,
+          prefill.starts.empty() ? In<std::int32_t, cpu>{} : In<std::int32_t, cpu>{prefill.starts.data(), {c.B, i + 1}, {c.Tk, 1}});
       for (Index b = 0; b < c.B; ++b) {
         INFO("query " << i << " of " << count);
         const auto n = size(count * c.H * c.D);

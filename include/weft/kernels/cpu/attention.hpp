@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 
 #include "weft/core/parallel.hpp"
 #include "weft/core/scratch.hpp"
@@ -38,11 +39,12 @@ void forward_block(const Sizes& n, const In<T, cpu>& q, const In<T, cpu>& k, con
   const Rows<const T> queries{q.data, at, count, D};
   if (few) pack_rows<T>(queries, static_cast<S>(n.scale), q_t, width);
   else pack_columns<T>(queries, static_cast<S>(n.scale), q_t);
-  std::fill_n(top, block, -static_cast<S>(__builtin_inf()));
+  // A column whose first keys are hidden meets blocks of which it sees nothing: -infinity less itself would be no number.
+  std::fill_n(top, block, n.limited() ? std::numeric_limits<S>::lowest() : -std::numeric_limits<S>::infinity());
   std::fill_n(sum, block, S(0));
-  const Index end = n.keys_seen(columns.first + count - 1);
+  const Index begin = n.keys_from(columns.b, columns.first), end = n.keys_seen(columns.first + count - 1);
   if (end == 0) std::fill_n(y_t, width * block, S(0));
-  for (Index j = 0; j < end; j += block) {
+  for (Index j = begin; j < end; j += block) {
     const Index keys = std::min(block, end - j);
     columns.mask(n, j, keys, mask);
     if (few) {
@@ -57,15 +59,16 @@ void forward_block(const Sizes& n, const In<T, cpu>& q, const In<T, cpu>& k, con
                      scores + from * block + start, block});
       });
     }
+    if (mask.low) hide_before_first<S>(scores, keys, lanes, &mask);
     softmax_step<S>(scores, keys, lanes, &mask, top, sum, factor);
     const KeyBlock<T> value(v, columns, j, keys, packed_v, few);
     if (few) {
-      if (j > 0) scale_rows<S>(y_t, count, width, factor);
-      multiply<S>({count, D, keys, scores, 1, block, value.data, value.stride, y_t, width, j > 0});
+      if (j > begin) scale_rows<S>(y_t, count, width, factor);
+      multiply<S>({count, D, keys, scores, 1, block, value.data, value.stride, y_t, width, j > begin});
     } else {
       for_steps(mask, keys, [&](Index from, Index to, Index start) {
         multiply<S>({D, lanes - start, to - from, value.data + from * value.stride, 1, value.stride,
-                     scores + from * block + start, block, y_t + start, block, j + from > 0,
+                     scores + from * block + start, block, y_t + start, block, j + from > begin,
                      from == 0 ? factor + start : nullptr});
       });
     }
@@ -125,8 +128,8 @@ struct Backward {
     column_dots<S>(dq_t, dy_t, D, lanes, delta);
     for (Index c = 0; c < count; ++c) statistics[c] = lse.data[columns.find_statistic(lse.strides, c)];
 
-    const Index end = n.keys_seen(columns.first + columns.count - 1);
-    for (Index j = 0; j < end; j += block) {
+    const Index begin = n.keys_from(columns.b, columns.first), end = n.keys_seen(columns.first + columns.count - 1);
+    for (Index j = begin; j < end; j += block) {
       const Index keys = std::min(block, n.Tk - j);
       columns.mask(n, j, keys, mask);
       const KeyBlock<T> key(k, columns, j, keys, packed);
@@ -137,6 +140,7 @@ struct Backward {
         multiply<S>({to - from, lanes - start, D, value.data + from * value.stride, value.stride, 1, dy_t + start,
                      block, gradient + from * block + start, block});
       });
+      if (mask.low) hide_before_first<S>(scores, keys, lanes, &mask);
       softmax_gradient<S>(scores, gradient, keys, lanes, &mask, statistics, delta);
       const bool again = j / block < reached;
       for_steps(mask, keys, [&](Index from, Index to, Index start) {
@@ -149,7 +153,7 @@ struct Backward {
                        dk_sum + (j + from) * width, width, again});
         if (dq)
           multiply<S>({D, lanes - start, to - from, key.data + from * key.stride, 1, key.stride,
-                       gradient + from * block + start, block, dq_t + start, block, j + from > 0});
+                       gradient + from * block + start, block, dq_t + start, block, j + from > begin});
       });
     }
     reached = std::max(reached, (end + block - 1) / block);
@@ -161,7 +165,9 @@ struct Backward {
     }
   }
 
-  /// Key blocks that a chunk's columns reach: the rest of its partial sums is never written.
+  /// Key blocks from skip to reach are those that a chunk's columns see: the rest of its partial sums is never written. Neither falls from
+  /// one chunk to the next.
+  Index skip(Index b, Index chunk) const { return n.keys_from(b, chunk * chunk_size(n) * block) / block; }
   Index reach(Index chunk) const {
     if (n.columns() == 0) return 0;
     const Index last = std::min((chunk + 1) * chunk_size(n) * block, n.columns()) - 1;
@@ -180,17 +186,19 @@ struct Backward {
     if (!d) return;
     Index first = 0;
     while (first < chunks && reach(first) <= key_block) ++first;
+    Index last = first;
+    while (last < chunks && skip(b, last) <= key_block) ++last;
     const Index D = n.D, width = n.width(), from = key_block * block, to = std::min(n.Tk, from + block);
     T* out = d.data + b * d.strides[0] + kv_head * d.strides[2];
     const Index out_row = d.strides[1];
     const int beta = d.beta;
     S* sum = partial + first * step;
-    if (first == chunks) {  // no queries at all
+    if (first == last) {  // no query sees them
       sum = partial;
       std::fill(sum + from * width, sum + to * width, S(0));
     }
     simd([=]() WEFT_INLINE {
-      for (Index chunk = 1; chunk < chunks - first; ++chunk) {
+      for (Index chunk = 1; chunk < last - first; ++chunk) {
         const S* more = sum + chunk * step;
 #pragma omp simd
         for (Index i = from * width; i < to * width; ++i) sum[i] += more[i];
@@ -248,11 +256,13 @@ struct Backward {
 /// Tq), the log of the sum of exp(scores), which backward needs. Causal: query i sees keys j <= i + (Tk - Tq), with
 /// Tq <= Tk, so that the queries are the last ones of a cache. The last axis has stride 1, others any: views into a
 /// fused tensor are fine. A query's bits do not depend on Tq, on its place among the queries or on keys it does not
-/// see: decoding with a cache gives the bits of the prefill, where the keys it does not see hold finite numbers.
+/// see: decoding with a cache gives the bits of the prefill, where the keys it does not see hold finite numbers. With starts (B, Tk), for
+/// each position its document's first, a query sees no key before that of its own position; they never fall, and with them or a window
+/// attention is causal.
 template <class T>
 void attention_forward(cpu, In<T, cpu> q, In<T, cpu> k, In<T, cpu> v, Out<T, cpu> y, Out<stat_t<T>, cpu> lse,
-                       AttentionOptions options) {
-  const attention::Sizes n(q, k, options);
+                       AttentionOptions options, In<std::int32_t, cpu> starts = {}) {
+  const attention::Sizes n(q, k, options, starts);
   if (n.B * n.Tq * n.H == 0) return;
   const Index blocks = n.column_blocks();
   parallel(n.B * n.K * blocks, [&](Index i) {
@@ -269,8 +279,8 @@ void attention_forward(cpu, In<T, cpu> q, In<T, cpu> k, In<T, cpu> v, Out<T, cpu
 template <class T>
 void attention_backward(cpu, In<T, cpu> dy, In<T, cpu> q, In<T, cpu> k, In<T, cpu> v, In<T, cpu> y,
                         In<stat_t<T>, cpu> lse, Out<T, cpu> dq, Out<T, cpu> dk, Out<T, cpu> dv,
-                        AttentionOptions options) {
-  attention::Backward<T>{attention::Sizes(q, k, options), dy, q, k, v, y, lse, dq, dk, dv}.run();
+                        AttentionOptions options, In<std::int32_t, cpu> starts = {}) {
+  attention::Backward<T>{attention::Sizes(q, k, options, starts), dy, q, k, v, y, lse, dq, dk, dv}.run();
 }
 
 }  // namespace weft::inline WEFT_ABI::kernels

@@ -17,9 +17,11 @@ struct Sizes {
   Index B, Tq, Tk, H, K, D;
   bool causal;
   double scale;
+  Index window;
+  In<std::int32_t, cpu> starts;
 
   template <class T>
-  Sizes(const In<T, cpu>& q, const In<T, cpu>& k, const AttentionOptions& options)
+  Sizes(const In<T, cpu>& q, const In<T, cpu>& k, const AttentionOptions& options, const In<std::int32_t, cpu>& starts_)
       : B(q.shape[0]),
         Tq(q.shape[1]),
         Tk(k.shape[1]),
@@ -27,11 +29,14 @@ struct Sizes {
         K(k.shape[2]),
         D(q.shape[3]),
         causal(options.causal),
-        scale(options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<double>(D))) {
+        scale(options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<double>(D))),
+        window(options.window),
+        starts(starts_) {
     assert(q.shape.rank() == 4 && k.shape.rank() == 4);
     assert(k.shape[0] == B && k.shape[3] == D);
     assert(K == 0 ? H == 0 : H % K == 0);
     assert(!causal || Tq <= Tk);
+    assert(causal || !limited());
     assert(D <= 1 || (q.strides[3] == 1 && k.strides[3] == 1));
   }
 
@@ -42,6 +47,14 @@ struct Sizes {
   Index width() const { return (D + 15) / 16 * 16; }  ///< of a packed row
   /// How many keys a column's query sees.
   Index keys_seen(Index column) const { return causal ? column / group() + 1 + Tk - Tq : Tk; }
+  bool limited() const { return window > 0 || starts; }
+  /// The first key that a query sees. It never falls from one query to the next.
+  Index first_key(Index b, Index query) const {
+    const Index position = query + Tk - Tq, from = window > 0 ? std::max<Index>(0, position - window + 1) : 0;
+    return starts ? std::max<Index>(from, starts.data[b * starts.strides[0] + position * starts.strides[1]]) : from;
+  }
+  /// The first key that is seen from a column on, down to the start of its block of keys.
+  Index keys_from(Index b, Index column) const { return limited() ? first_key(b, column / group()) / block * block : 0; }
 };
 
 /// 64 columns (or the rest) of one key/value head: column c is query (first + c) / group of head (first + c) % group.
@@ -79,6 +92,10 @@ struct Columns {
     if (cut)
       for (Index c = 0; c < lanes(); ++c)
         mask.limit[c] = static_cast<S>(c < count ? std::clamp<Index>(query[c] + shift, -1, block) : block);
+    mask.low = n.limited() && n.first_key(b, query[count - 1]) > first_key;
+    if (mask.low)
+      for (Index c = 0; c < lanes(); ++c)
+        mask.first[c] = static_cast<S>(c < count ? std::clamp<Index>(n.first_key(b, query[c]) - first_key, 0, block) : 0);
   }
 };
 

@@ -7,7 +7,7 @@
 
 namespace weft::inline WEFT_ABI::kernels::attention {
 
-/// Which scores of a block of transposed scores (keys, queries) count: in column c those of keys up to limit[c].
+/// Which scores of a block of transposed scores (keys, queries) count: in column c those of keys up to limit[c], and from first[c] on.
 /// Where the diagonal cuts the block, rows go in steps of 16 keys, for which columns before start[key / 16] are
 /// neither computed nor read.
 template <class S>
@@ -15,7 +15,24 @@ struct Mask {
   Index step = block;  ///< of keys: 16 where the diagonal cuts the block
   Index start[block / 16] = {};
   S limit[block];
+  bool low = false;  ///< some columns do not see the block's first keys, but those from first[c] on
+  S first[block];
 };
+
+/// Scores of keys before a column's first become -infinity, whose exp is 0.
+template <class S>
+void hide_before_first(S* scores, Index keys, Index columns, const Mask<S>* mask) {
+  simd([=]() WEFT_INLINE {
+    const S* first = mask->first;
+    for (Index r = 0; r < keys; ++r) {
+      S* row = scores + r * block;
+      const S key = static_cast<S>(r);
+#pragma omp simd
+      for (Index c = mask->start[r / mask->step * mask->step / 16]; c < columns; ++c)
+        row[c] = key < first[c] ? -static_cast<S>(__builtin_inf()) : row[c];
+    }
+  });
+}
 
 /// f(c) for columns from..to, in vector lanes but for double, whose exp and log are calls.
 template <class S, class F>

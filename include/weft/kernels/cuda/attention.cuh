@@ -1,6 +1,7 @@
 // Attention on the GPU: which kernels serve a call. bf16 in aligned heads of 32, 64, 96 or 128 elements goes to the tensor cores, all else
 // to plain arithmetic in stat_t; the choice depends on the device and the call's shape, strides and alignment alone. A build that found
-// cuDNN asks it first; WEFT_ATTENTION=weft in the environment leaves all to our own kernels.
+// cuDNN asks it first; WEFT_ATTENTION=weft in the environment leaves all to our own kernels. Windows and documents are theirs too, with a
+// backward in two passes.
 #pragma once
 
 #include "weft/kernels/cuda/attention.hpp"
@@ -49,26 +50,27 @@ bool on_tensor_cores(const Sizes& n, F&& f, const X&... x) {
 
 template <class T>
 void attention_forward(cuda, In<T, cuda> q, In<T, cuda> k, In<T, cuda> v, Out<T, cuda> y, Out<stat_t<T>, cuda> lse,
-                       AttentionOptions options) {
+                       AttentionOptions options, In<std::int32_t, cuda> starts) {
   namespace a = gpu::attention;
   const a::Sizes n(q, k, options);
   if (n.B == 0 || n.Tq == 0 || n.H == 0 || (!y && !lse)) return;
   const auto q_rows = a::rows(q), k_rows = a::rows(k), v_rows = a::rows(v);
   const auto y_rows = a::rows(y);
   const auto lse_rows = a::statistics(lse);
+  const a::FoundLimits found(n, a::documents(options, starts));
   if constexpr (std::is_same_v<T, bf16>) {
 #if defined(WEFT_CUDNN)
-    if (a::cudnn_forward(n, q_rows, k_rows, v_rows, y_rows, lse.contiguous() && lse.beta == 0 ? lse.data : nullptr)) return;
+    if (!found.limits && a::cudnn_forward(n, q_rows, k_rows, v_rows, y_rows, lse.contiguous() && lse.beta == 0 ? lse.data : nullptr)) return;
 #endif
-    const auto launch = [&](auto engine) { a::launch_tensor_forward<decltype(engine)>(n, q_rows, k_rows, v_rows, y_rows, lse_rows); };
+    const auto launch = [&](auto engine) { a::launch_tensor_forward<decltype(engine)>(n, found.limits, q_rows, k_rows, v_rows, y_rows, lse_rows); };
     if (a::on_tensor_cores(n, launch, q_rows, k_rows, v_rows, y_rows)) return;
   }
-  a::launch_simt_forward<T>(n, q_rows, k_rows, v_rows, y_rows, lse_rows);
+  a::launch_simt_forward<T>(n, found.limits, q_rows, k_rows, v_rows, y_rows, lse_rows);
 }
 
 template <class T>
 void attention_backward(cuda, In<T, cuda> dy, In<T, cuda> q, In<T, cuda> k, In<T, cuda> v, In<T, cuda> y, In<stat_t<T>, cuda> lse,
-                        Out<T, cuda> dq, Out<T, cuda> dk, Out<T, cuda> dv, AttentionOptions options) {
+                        Out<T, cuda> dq, Out<T, cuda> dk, Out<T, cuda> dv, AttentionOptions options, In<std::int32_t, cuda> starts) {
   namespace a = gpu::attention;
   using S = stat_t<T>;
   const a::Sizes n(q, k, options);
@@ -76,9 +78,10 @@ void attention_backward(cuda, In<T, cuda> dy, In<T, cuda> q, In<T, cuda> k, In<T
   const auto dy_rows = a::rows(dy), q_rows = a::rows(q), k_rows = a::rows(k), v_rows = a::rows(v), y_rows = a::rows(y);
   const auto lse_rows = a::statistics(lse);
   const auto dq_rows = a::rows(dq), dk_rows = a::rows(dk), dv_rows = a::rows(dv);
+  const a::FoundLimits found(n, a::documents(options, starts));
 #if defined(WEFT_CUDNN)
   if constexpr (std::is_same_v<T, bf16>)
-    if (!(n.D == 128 && a::has_wgmma()) &&
+    if (!found.limits && !(n.D == 128 && a::has_wgmma()) &&
         a::cudnn_backward(n, q_rows, k_rows, v_rows, dy_rows, y_rows, lse.contiguous() ? lse.data : nullptr, dq_rows, dk_rows, dv_rows))
       return;
 #endif
@@ -92,13 +95,13 @@ void attention_backward(cuda, In<T, cuda> dy, In<T, cuda> q, In<T, cuda> k, In<T
     const auto launch = [&](auto engine) {
       prepare(1.4426950408889634);  // 1 / ln 2: scores are powers of 2 there
       if constexpr (engine.warpgroups)
-        if (a::launch_once_backward<engine.D>(n, q_rows, k_rows, v_rows, dy_rows, statistics, dq_rows, dk_rows, dv_rows)) return;
-      a::launch_tensor_backward<decltype(engine)>(n, q_rows, k_rows, v_rows, dy_rows, statistics, dq_rows, dk_rows, dv_rows);
+        if (!found.limits && a::launch_once_backward<engine.D>(n, q_rows, k_rows, v_rows, dy_rows, statistics, dq_rows, dk_rows, dv_rows)) return;
+      a::launch_tensor_backward<decltype(engine)>(n, found.limits, q_rows, k_rows, v_rows, dy_rows, statistics, dq_rows, dk_rows, dv_rows);
     };
     if (a::on_tensor_cores(n, launch, dy_rows, q_rows, k_rows, v_rows, dq_rows, dk_rows, dv_rows)) return;
   }
   prepare(1);
-  a::launch_simt_backward<T>(n, q_rows, k_rows, v_rows, dy_rows, statistics, dq_rows, dk_rows, dv_rows);
+  a::launch_simt_backward<T>(n, found.limits, q_rows, k_rows, v_rows, dy_rows, statistics, dq_rows, dk_rows, dv_rows);
 }
 
 }  // namespace weft::inline WEFT_ABI::kernels

@@ -93,6 +93,10 @@ inline int heads_together(int heads, int least, Index bytes_a_head) {
   return static_cast<int>(std::clamp<Index>(fit / least * least, least, heads));
 }
 
+/// n, rounded up to a multiple of every tile.
+inline int padded(int n) { return pieces(n, 384) * 384; }
+inline int padded_queries(const Sizes& n) { return padded(n.Tq); }
+
 /// Blocks of one launch; the x axis of a grid takes 2^31 - 1.
 inline unsigned grid(Index heads, Index tiles) {
   if (heads * tiles > 0x7fffffff)
@@ -115,7 +119,6 @@ struct QueryStatistics {
   const S *lse, *delta;
   int padded;
 };
-inline int padded_queries(const Sizes& n) { return pieces(n.Tq, 384) * 384; }
 
 /// 8 lanes a query, each of which takes 8 elements at a time.
 template <class T, class S = stat_t<T>>

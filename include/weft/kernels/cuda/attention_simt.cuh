@@ -3,7 +3,7 @@
 // of 16 rows touch all banks. What lies beyond an extent is zero there and is never stored.
 #pragma once
 
-#include "weft/kernels/cuda/attention_layout.cuh"
+#include "weft/kernels/cuda/attention_limits.cuh"
 #include "weft/kernels/math.hpp"
 
 namespace weft::inline WEFT_ABI::kernels::gpu::attention {
@@ -103,9 +103,10 @@ struct SimtForward {
   static constexpr int shared = (2 * stride + p_stride) * tile * static_cast<int>(sizeof(S));
 };
 
-template <class T, int W, class S = stat_t<T>>
+template <class T, int W, bool limited, class S = stat_t<T>>
 __global__ __launch_bounds__(SimtForward<S, W>::threads) void simt_forward(Sizes n, Rows<const T> q, Rows<const T> k, Rows<const T> v,
-                                                                           Rows<T> y, Rows<S> lse, bool vectors, bool y_vectors) {
+                                                                           Rows<T> y, Rows<S> lse, bool vectors, bool y_vectors,
+                                                                           Limits limits) {
   using F = SimtForward<S, W>;
   constexpr int V = lanes<S>, tile = F::tile, R = F::R, down = tile / R, N = tile / 16, C = W / 16 / V;
   extern __shared__ __align__(1024) unsigned char shared_memory[];
@@ -117,7 +118,7 @@ __global__ __launch_bounds__(SimtForward<S, W>::threads) void simt_forward(Sizes
   const int tiles = pieces(n.Tq, tile);
   const int head = static_cast<int>(blockIdx.x) / tiles, first = (tiles - 1 - static_cast<int>(blockIdx.x) % tiles) * tile;
   const int b = head / n.H, h = head % n.H, kv_head = h / n.group(), end = min(first + tile, n.Tq);
-  const int keys_end = n.keys_seen(end - 1);
+  const int keys_from = limited ? limits.first_key(b, first) / tile * tile : 0, keys_end = n.keys_seen(end - 1);
   const S scale = static_cast<S>(n.scale);
 
   load_tile<T, S, W, tile, F::threads>(q_tile, q.at(b, h) + first * q.time, q.time, end - first, n.D, vectors);
@@ -126,7 +127,7 @@ __global__ __launch_bounds__(SimtForward<S, W>::threads) void simt_forward(Sizes
   for (int i = 0; i < R; ++i) top[i] = -static_cast<S>(INFINITY);
 
 #pragma unroll 1
-  for (int from = 0; from < keys_end; from += tile) {
+  for (int from = keys_from; from < keys_end; from += tile) {
     const int keys = min(tile, n.Tk - from);
     __syncthreads();
     load_tile<T, S, W, tile, F::threads>(kv_tile, k.at(b, kv_head) + from * k.time, k.time, keys, n.D, vectors);
@@ -135,21 +136,22 @@ __global__ __launch_bounds__(SimtForward<S, W>::threads) void simt_forward(Sizes
     multiply_rows(s, q_tile + ty * F::stride, down, kv_tile + tx * F::stride, 16, F::stride, n.D);
 #pragma unroll
     for (int i = 0; i < R; ++i) {
-      const int limit = n.keys_seen(first + ty + down * i) - from;
+      const int hidden = limited ? limits.first_key(b, first + ty + down * i) - from : 0, limit = n.keys_seen(first + ty + down * i) - from;
       S most = top[i];
 #pragma unroll
       for (int j = 0; j < N; ++j) {
-        s[i][j] = tx + 16 * j < limit ? s[i][j] * scale : -static_cast<S>(INFINITY);
+        s[i][j] = (!limited || tx + 16 * j >= hidden) && tx + 16 * j < limit ? s[i][j] * scale : -static_cast<S>(INFINITY);
         most = max(most, s[i][j]);
       }
 #pragma unroll
       for (int step = 8; step > 0; step >>= 1) most = max(most, __shfl_xor_sync(0xffffffffu, most, step));
-      const S factor = math::exp(top[i] - most);
+      const S base = limited && most == -static_cast<S>(INFINITY) ? S(0) : most;  // a row has seen no key so far
+      const S factor = math::exp(top[i] - base);
       top[i] = most;
       S total = 0;
 #pragma unroll
       for (int j = 0; j < N; ++j) {
-        const S p = math::exp(s[i][j] - most);
+        const S p = math::exp(s[i][j] - base);
         total += p;
         p_tile[(ty + down * i) * F::p_stride + tx + 16 * j] = p;
       }
@@ -195,15 +197,15 @@ void for_width(int D, F&& f) {
 }
 
 template <class T, class S = stat_t<T>>
-void launch_simt_forward(const Sizes& n, const Rows<const T>& q, const Rows<const T>& k, const Rows<const T>& v, const Rows<T>& y,
-                         const Rows<S>& lse) {
+void launch_simt_forward(const Sizes& n, const Limits& limits, const Rows<const T>& q, const Rows<const T>& k, const Rows<const T>& v,
+                         const Rows<T>& y, const Rows<S>& lse) {
   constexpr int V = lanes<S>;
   const bool vectors = n.D % V == 0 && q.aligned(V) && k.aligned(V) && v.aligned(V), y_vectors = n.D % V == 0 && y.aligned(V);
   for_width(n.D, [&](auto width) {
     constexpr int W = decltype(width)::value;
     using F = SimtForward<S, W>;
-    launch("attention_forward", simt_forward<T, W>, grid(Index{n.B} * n.H, pieces(n.Tq, F::tile)), F::threads, F::shared, n, q, k, v, y,
-           lse, vectors, y_vectors);
+    launch("attention_forward", limits ? simt_forward<T, W, true> : simt_forward<T, W, false>, grid(Index{n.B} * n.H, pieces(n.Tq, F::tile)),
+           F::threads, F::shared, n, q, k, v, y, lse, vectors, y_vectors, limits);
   });
 }
 

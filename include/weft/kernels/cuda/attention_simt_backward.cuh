@@ -15,9 +15,9 @@ struct SimtBackward {
 };
 
 /// p and ds of a tile: this thread's are those of queries ty + 16 i and keys tx + 16 j; 0 where a query does not see a key.
-template <class S, int R>
+template <bool limited, class S, int R>
 __device__ inline void probabilities(S (&p)[R][R], S (&ds)[R][R], const S* q, const S* k, const S* dy, const S* v, const S* lse,
-                                     const S* delta, int stride, const Sizes& n, int first_query, int first_key) {
+                                     const S* delta, int stride, const Sizes& n, const Limits& limits, int b, int first_query, int first_key) {
   const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
   const S scale = static_cast<S>(n.scale);
 #pragma unroll
@@ -28,11 +28,12 @@ __device__ inline void probabilities(S (&p)[R][R], S (&ds)[R][R], const S* q, co
   multiply_rows(ds, dy + ty * stride, 16, v + tx * stride, 16, stride, n.D);
 #pragma unroll
   for (int i = 0; i < R; ++i) {
+    const int hidden = limited ? limits.first_key(b, first_query + ty + 16 * i) - first_key : 0;
     const int limit = n.keys_seen(first_query + ty + 16 * i) - first_key;
     const S l = lse[ty + 16 * i], d = delta[ty + 16 * i];
 #pragma unroll
     for (int j = 0; j < R; ++j) {
-      p[i][j] = tx + 16 * j < limit ? math::exp(p[i][j] * scale - l) : S(0);
+      p[i][j] = (!limited || tx + 16 * j >= hidden) && tx + 16 * j < limit ? math::exp(p[i][j] * scale - l) : S(0);
       ds[i][j] = p[i][j] * (ds[i][j] - d);
     }
   }
@@ -66,10 +67,10 @@ __device__ inline void multiply_transposed(S (&c)[R][C][lanes<S>], const S* p, i
   }
 }
 
-template <class T, int W, class S = stat_t<T>>
+template <class T, int W, bool limited, class S = stat_t<T>>
 __global__ __launch_bounds__(256) void simt_backward_keys(Sizes n, Rows<const T> q, Rows<const T> k, Rows<const T> v, Rows<const T> dy,
                                                           QueryStatistics<S> statistics, Rows<T> dk, Rows<T> dv, bool vectors,
-                                                          bool dk_vectors, bool dv_vectors) {
+                                                          bool dk_vectors, bool dv_vectors, Limits limits) {
   using F = SimtBackward<S, W>;
   constexpr int V = lanes<S>, tile = F::tile, R = F::R, C = W / 16 / V;
   extern __shared__ __align__(1024) unsigned char shared_memory[];
@@ -88,11 +89,11 @@ __global__ __launch_bounds__(256) void simt_backward_keys(Sizes n, Rows<const T>
   load_tile<T, S, W, tile, 256>(v_tile, v.at(b, kv_head) + first * v.time, v.time, end - first, n.D, vectors);
   S dk_sum[R][C][V] = {}, dv_sum[R][C][V] = {};  // of keys ty R + i
 
-  const int first_query = n.causal ? max(0, first - n.shift()) / tile * tile : 0;
+  const int first_query = n.causal ? max(0, first - n.shift()) / tile * tile : 0, queries_end = limited ? limits.query_end(b, end - 1) : n.Tq;
   for (int g = 0; g < n.group(); ++g) {
     const int h = kv_head * n.group() + g;
 #pragma unroll 1
-    for (int from = first_query; from < n.Tq; from += tile) {
+    for (int from = first_query; from < queries_end; from += tile) {
       const int queries = min(tile, n.Tq - from);
       __syncthreads();
       load_tile<T, S, W, tile, 256>(q_tile, q.at(b, h) + from * q.time, q.time, queries, n.D, vectors);
@@ -104,7 +105,7 @@ __global__ __launch_bounds__(256) void simt_backward_keys(Sizes n, Rows<const T>
       }
       __syncthreads();
       S p[R][R], ds[R][R];
-      probabilities(p, ds, q_tile, k_tile, dy_tile, v_tile, lse, delta, F::stride, n, from, first);
+      probabilities<limited>(p, ds, q_tile, k_tile, dy_tile, v_tile, lse, delta, F::stride, n, limits, b, from, first);
       share(p_tile, p, F::p_stride);
       __syncthreads();
       multiply_transposed(dv_sum, p_tile + ty * R, F::p_stride, dy_tile + tx * V, F::stride, queries);
@@ -131,9 +132,10 @@ __global__ __launch_bounds__(256) void simt_backward_keys(Sizes n, Rows<const T>
   }
 }
 
-template <class T, int W, class S = stat_t<T>>
+template <class T, int W, bool limited, class S = stat_t<T>>
 __global__ __launch_bounds__(256) void simt_backward_queries(Sizes n, Rows<const T> q, Rows<const T> k, Rows<const T> v, Rows<const T> dy,
-                                                             QueryStatistics<S> statistics, Rows<T> dq, bool vectors, bool dq_vectors) {
+                                                             QueryStatistics<S> statistics, Rows<T> dq, bool vectors, bool dq_vectors,
+                                                             Limits limits) {
   using F = SimtBackward<S, W>;
   constexpr int V = lanes<S>, tile = F::tile, R = F::R, C = W / 16 / V;
   extern __shared__ __align__(1024) unsigned char shared_memory[];
@@ -158,16 +160,16 @@ __global__ __launch_bounds__(256) void simt_backward_queries(Sizes n, Rows<const
   }
   S sum[R][C][V] = {};  // of queries ty + 16 i
 
-  const int keys_end = n.keys_seen(end - 1);
+  const int keys_from = limited ? limits.first_key(b, first) / tile * tile : 0, keys_end = n.keys_seen(end - 1);
 #pragma unroll 1
-  for (int from = 0; from < keys_end; from += tile) {
+  for (int from = keys_from; from < keys_end; from += tile) {
     const int keys = min(tile, n.Tk - from);
     __syncthreads();
     load_tile<T, S, W, tile, 256>(k_tile, k.at(b, kv_head) + from * k.time, k.time, keys, n.D, vectors);
     load_tile<T, S, W, tile, 256>(v_tile, v.at(b, kv_head) + from * v.time, v.time, keys, n.D, vectors);
     __syncthreads();
     S p[R][R], ds[R][R];
-    probabilities(p, ds, q_tile, k_tile, dy_tile, v_tile, lse, delta, F::stride, n, first, from);
+    probabilities<limited>(p, ds, q_tile, k_tile, dy_tile, v_tile, lse, delta, F::stride, n, limits, b, first, from);
     share(ds_tile, ds, F::p_stride);
     __syncthreads();
     multiply_by_tile(sum, ds_tile + ty * F::p_stride, 16, F::p_stride, k_tile + tx * V, F::stride, pieces(keys, V) * V);
@@ -188,8 +190,8 @@ __global__ __launch_bounds__(256) void simt_backward_queries(Sizes n, Rows<const
 }
 
 template <class T, class S = stat_t<T>>
-void launch_simt_backward(const Sizes& n, const Rows<const T>& q, const Rows<const T>& k, const Rows<const T>& v, const Rows<const T>& dy,
-                          const QueryStatistics<S>& statistics, const Rows<T>& dq, const Rows<T>& dk, const Rows<T>& dv) {
+void launch_simt_backward(const Sizes& n, const Limits& limits, const Rows<const T>& q, const Rows<const T>& k, const Rows<const T>& v,
+                          const Rows<const T>& dy, const QueryStatistics<S>& statistics, const Rows<T>& dq, const Rows<T>& dk, const Rows<T>& dv) {
   constexpr int V = lanes<S>;
   const auto in_vectors = [&](const auto& x) { return n.D % V == 0 && x.aligned(V); };
   const bool vectors = in_vectors(q) && in_vectors(k) && in_vectors(v) && in_vectors(dy);
@@ -197,11 +199,13 @@ void launch_simt_backward(const Sizes& n, const Rows<const T>& q, const Rows<con
     constexpr int W = decltype(width)::value;
     using F = SimtBackward<S, W>;
     if ((dk || dv) && n.Tk > 0)
-      launch("attention_backward", simt_backward_keys<T, W>, grid(Index{n.B} * n.K, pieces(n.Tk, F::tile)), F::threads, F::shared, n, q, k,
-             v, dy, statistics, dk, dv, vectors, in_vectors(dk), in_vectors(dv));
+      launch("attention_backward", limits ? simt_backward_keys<T, W, true> : simt_backward_keys<T, W, false>,
+             grid(Index{n.B} * n.K, pieces(n.Tk, F::tile)), F::threads, F::shared, n, q, k, v, dy, statistics, dk, dv, vectors, in_vectors(dk),
+             in_vectors(dv), limits);
     if (dq && n.Tq > 0 && n.H > 0)
-      launch("attention_backward", simt_backward_queries<T, W>, grid(Index{n.B} * n.H, pieces(n.Tq, F::tile)), F::threads, F::shared, n, q,
-             k, v, dy, statistics, dq, vectors, in_vectors(dq));
+      launch("attention_backward", limits ? simt_backward_queries<T, W, true> : simt_backward_queries<T, W, false>,
+             grid(Index{n.B} * n.H, pieces(n.Tq, F::tile)), F::threads, F::shared, n, q, k, v, dy, statistics, dq, vectors, in_vectors(dq),
+             limits);
   });
 }
 

@@ -20,12 +20,13 @@ struct TensorBackwardKeys {
   static constexpr int shared = statistics + 2 * 2 * queries * sizeof(float);
 };
 
-template <class E>
+template <class E, bool limited = false>
 __global__ __launch_bounds__(bound<E>(TensorBackwardKeys<E>::threads),
                              TensorBackwardKeys<E>::blocks) void tensor_backward_keys(Sizes n, Rows<const bf16> q, Rows<const bf16> k,
                                                                                       Rows<const bf16> v, Rows<const bf16> dy,
                                                                                       QueryStatistics<float> statistics, Rows<bf16> dk,
-                                                                                      Rows<bf16> dv, float scale, int together) {
+                                                                                      Rows<bf16> dv, float scale, int together,
+                                                                                      Limits limits) {
   using F = TensorBackwardKeys<E>;
   constexpr int D = E::D, M = F::M, N = F::queries / 8;
   extern __shared__ __align__(1024) unsigned char shared_memory[];
@@ -40,7 +41,9 @@ __global__ __launch_bounds__(bound<E>(TensorBackwardKeys<E>::threads),
   const int warp_first = first + 16 * M * warp, warp_last = min(warp_first + 16 * M, n.Tk) - 1;
   const int unit = unit_rows<E>(M), unit_first = first + 16 * M * warp / unit * unit;
   const int first_tile = n.causal ? max(0, first - n.shift()) / F::queries : 0;
-  const int a_head = max(0, pieces(n.Tq, F::queries) - first_tile), steps = group * a_head;
+  const int a_head = max(0, pieces(limited ? limits.query_end(b, end - 1) : n.Tq, F::queries) - first_tile), steps = group * a_head;
+  const int unit_queries_end = limited ? limits.query_end(b, unit_first + unit - 1) : n.Tq;
+  const int all_seen_until = limited ? limits.query_end(b, warp_first) : n.Tq;
 
   const auto copy_queries = [&](int step) {
     const int h = kv_head * group + step / a_head, from = (first_tile + step % a_head) * F::queries;
@@ -74,7 +77,7 @@ __global__ __launch_bounds__(bound<E>(TensorBackwardKeys<E>::threads),
     __syncthreads();  // this step's rows are there, and all have left the stage that the next ones go to
     if (step + 1 < steps) copy_queries(step + 1);
     const int from = (first_tile + step % a_head) * F::queries;
-    if (unit_first >= n.Tk || (n.causal && from + F::queries - 1 + n.shift() < unit_first)) continue;
+    if (unit_first >= n.Tk || (n.causal && from + F::queries - 1 + n.shift() < unit_first) || (limited && from >= unit_queries_end)) continue;
     const unsigned q_tile = q_tiles + (step & 1) * 2 * F::query_bytes, dy_tile = q_tile + F::query_bytes;
     const float *lse = stages_of_statistics + (step & 1) * 2 * F::queries + 2 * t, *delta = lse + F::queries;
 
@@ -104,6 +107,20 @@ __global__ __launch_bounds__(bound<E>(TensorBackwardKeys<E>::threads),
               if (8 * j + e < seen_from) p[i][j][2 * r + e] = -INFINITY;
         }
     }
+    if constexpr (limited)
+      if (from + F::queries > all_seen_until) {
+#pragma unroll
+        for (int i = 0; i < M; ++i)
+#pragma unroll
+          for (int r = 0; r < 2; ++r) {
+            const int seen_until = limits.query_end(b, warp_first + 16 * i + 8 * r + g) - from - 2 * t;
+#pragma unroll
+            for (int j = 0; j < N; ++j)
+#pragma unroll
+              for (int e = 0; e < 2; ++e)
+                if (8 * j + e >= seen_until) p[i][j][2 * r + e] = -INFINITY;
+          }
+      }
 #pragma unroll
     for (int j = 0; j < N; ++j) {
       const float2 l = *reinterpret_cast<const float2*>(lse + 8 * j);
@@ -146,12 +163,13 @@ struct TensorBackwardQueries {
   static constexpr int shared = 2 * query_bytes + 4 * key_bytes;  // q, dy, two stages of k and v
 };
 
-template <class E>
+template <class E, bool limited = false>
 __global__ __launch_bounds__(bound<E>(TensorBackwardQueries<E>::threads),
                              TensorBackwardQueries<E>::blocks) void tensor_backward_queries(Sizes n, Rows<const bf16> q, Rows<const bf16> k,
                                                                                             Rows<const bf16> v, Rows<const bf16> dy,
                                                                                             QueryStatistics<float> statistics,
-                                                                                            Rows<bf16> dq, float scale, int together) {
+                                                                                            Rows<bf16> dq, float scale, int together,
+                                                                                            Limits limits) {
   using F = TensorBackwardQueries<E>;
   constexpr int D = E::D, M = F::M, N = F::keys / 8;
   extern __shared__ __align__(1024) unsigned char shared_memory[];
@@ -165,6 +183,8 @@ __global__ __launch_bounds__(bound<E>(TensorBackwardQueries<E>::threads),
   const int warp_first = first + 16 * M * warp, unit = unit_rows<E>(M), unit_first = first + 16 * M * warp / unit * unit;
   const int key_tiles = pieces(n.keys_seen(end - 1), F::keys);
   const int unit_keys_end = unit_first < n.Tq ? n.keys_seen(min(unit_first + unit, n.Tq) - 1) : 0, all_see = n.keys_seen(warp_first);
+  const int first_tile = limited ? limits.first_key(b, first) / F::keys : 0;
+  const int unit_first_key = limited ? limits.first_key(b, unit_first) : 0, all_see_from = limited ? limits.first_key(b, warp_first + 16 * M - 1) : 0;
 
   const bf16 *k_rows = k.at(b, kv_head), *v_rows = v.at(b, kv_head);
   const auto copy_keys = [&](int tile) {
@@ -177,7 +197,7 @@ __global__ __launch_bounds__(bound<E>(TensorBackwardQueries<E>::threads),
 
   E::template copy_tile<F::queries, F::threads>(q_tile, q.at(b, h) + first * q.time, q.time, end - first);
   E::template copy_tile<F::queries, F::threads>(dy_tile, dy.at(b, h) + first * dy.time, dy.time, end - first);
-  if (key_tiles > 0) copy_keys(0);
+  if (key_tiles > first_tile) copy_keys(first_tile);
 
   float lse[M][2], delta[M][2], sum[M][D / 8][4];
   const Index row = (Index{b} * n.H + h) * statistics.padded + warp_first + g;
@@ -190,12 +210,12 @@ __global__ __launch_bounds__(bound<E>(TensorBackwardQueries<E>::threads),
   const float scale2 = scale * log2_e;
 
 #pragma unroll 1
-  for (int tile = 0; tile < key_tiles; ++tile) {
+  for (int tile = first_tile; tile < key_tiles; ++tile) {
     E::copied();
     __syncthreads();  // as in forward
     if (tile + 1 < key_tiles) copy_keys(tile + 1);
     const int from = tile * F::keys;
-    if (from >= unit_keys_end) continue;
+    if (from >= unit_keys_end || (limited && from + F::keys <= unit_first_key)) continue;
     const unsigned k_tile = k_tiles + (tile & 1) * 2 * F::key_bytes, v_tile = k_tile + F::key_bytes;
 
     float p[M][N][4], ds[M][N][4];
@@ -222,6 +242,8 @@ __global__ __launch_bounds__(bound<E>(TensorBackwardQueries<E>::threads),
               if (8 * j + e >= limit) p[i][j][2 * r + e] = -INFINITY;
         }
     }
+    if constexpr (limited)
+      if (from < all_see_from) hide_before<M, N>(p, limits, b, warp_first, from);
 #pragma unroll
     for (int i = 0; i < M; ++i)
 #pragma unroll
@@ -247,21 +269,21 @@ __global__ __launch_bounds__(bound<E>(TensorBackwardQueries<E>::threads),
 }
 
 template <class E>
-void launch_tensor_backward(const Sizes& n, const Rows<const bf16>& q, const Rows<const bf16>& k, const Rows<const bf16>& v,
+void launch_tensor_backward(const Sizes& n, const Limits& limits, const Rows<const bf16>& q, const Rows<const bf16>& k, const Rows<const bf16>& v,
                             const Rows<const bf16>& dy, const QueryStatistics<float>& statistics, const Rows<bf16>& dq,
                             const Rows<bf16>& dk, const Rows<bf16>& dv) {
   const float scale = static_cast<float>(n.scale);
   if ((dk || dv) && n.Tk > 0) {
     using F = TensorBackwardKeys<E>;
     const int together = heads_together(n.B * n.K, 1, Index{n.Tq} * n.D * 4 * n.group());
-    launch("attention_backward", tensor_backward_keys<E>, grid(Index{n.B} * n.K, pieces(n.Tk, F::keys)), F::threads, F::shared, n, q, k, v,
-           dy, statistics, dk, dv, scale, together);
+    launch("attention_backward", limits ? tensor_backward_keys<E, true> : tensor_backward_keys<E>,
+           grid(Index{n.B} * n.K, pieces(n.Tk, F::keys)), F::threads, F::shared, n, q, k, v, dy, statistics, dk, dv, scale, together, limits);
   }
   if (dq && n.Tq > 0 && n.H > 0) {
     using F = TensorBackwardQueries<E>;
     const int together = heads_together(n.B * n.H, n.group(), Index{n.Tk} * n.D * 4 / n.group());
-    launch("attention_backward", tensor_backward_queries<E>, grid(Index{n.B} * n.H, pieces(n.Tq, F::queries)), F::threads, F::shared, n, q,
-           k, v, dy, statistics, dq, scale, together);
+    launch("attention_backward", limits ? tensor_backward_queries<E, true> : tensor_backward_queries<E>,
+           grid(Index{n.B} * n.H, pieces(n.Tq, F::queries)), F::threads, F::shared, n, q, k, v, dy, statistics, dq, scale, together, limits);
   }
 }
 

@@ -18,11 +18,11 @@ struct TensorForward {
   static constexpr int shared = query_bytes + 4 * key_bytes;  // q, then two stages of k and v
 };
 
-template <class E>
+template <class E, bool limited = false>
 __global__ __launch_bounds__(bound<E>(TensorForward<E>::threads),
                              TensorForward<E>::blocks) void tensor_forward(Sizes n, Rows<const bf16> q, Rows<const bf16> k,
                                                                            Rows<const bf16> v, Rows<bf16> y, Rows<float> lse, float scale,
-                                                                           int together) {
+                                                                           int together, Limits limits) {
   using F = TensorForward<E>;
   constexpr int D = E::D, M = F::M, N = F::keys / 8;
   extern __shared__ __align__(1024) unsigned char shared_memory[];
@@ -36,7 +36,9 @@ __global__ __launch_bounds__(bound<E>(TensorForward<E>::threads),
   const int warp_first = first + 16 * M * warp, unit = unit_rows<E>(M), unit_first = first + 16 * M * warp / unit * unit;
   const int keys_end = n.keys_seen(end - 1), key_tiles = pieces(keys_end, F::keys);
   const int unit_keys_end = unit_first < n.Tq ? n.keys_seen(min(unit_first + unit, n.Tq) - 1) : 0;  // what its last query sees
-  const int all_see = n.keys_seen(warp_first);  // keys that each query of this warp sees
+  const int all_see = n.keys_seen(warp_first);  // keys that each query of this warp sees, but for
+  const int first_tile = limited ? limits.first_key(b, first) / F::keys : 0;
+  const int unit_first_key = limited ? limits.first_key(b, unit_first) : 0, all_see_from = limited ? limits.first_key(b, warp_first + 16 * M - 1) : 0;
 
   const bf16 *k_rows = k.at(b, kv_head), *v_rows = v.at(b, kv_head);
   const auto copy_keys = [&](int tile) {
@@ -48,7 +50,7 @@ __global__ __launch_bounds__(bound<E>(TensorForward<E>::threads),
   };
 
   E::template copy_tile<F::queries, F::threads>(q_tile, q.at(b, h) + first * q.time, q.time, end - first);
-  if (key_tiles > 0) copy_keys(0);
+  if (key_tiles > first_tile) copy_keys(first_tile);
 
   float o[M][D / 8][4];
   float top[M][2], sum[M][2];  // the largest score and the sum so far of rows 16 i + 8 r + g; the sum only of this lane's keys
@@ -60,12 +62,12 @@ __global__ __launch_bounds__(bound<E>(TensorForward<E>::threads),
   const float scale2 = scale * log2_e;
 
 #pragma unroll 1
-  for (int tile = 0; tile < key_tiles; ++tile) {
+  for (int tile = first_tile; tile < key_tiles; ++tile) {
     E::copied();
     __syncthreads();  // this tile is there, and all have left the stage that the next one goes to
     if (tile + 1 < key_tiles) copy_keys(tile + 1);
     const int from = tile * F::keys;
-    if (from >= unit_keys_end) continue;
+    if (from >= unit_keys_end || (limited && from + F::keys <= unit_first_key)) continue;
     const unsigned k_tile = k_tiles + (tile & 1) * 2 * F::key_bytes;
 
     float s[M][N][4];
@@ -84,6 +86,8 @@ __global__ __launch_bounds__(bound<E>(TensorForward<E>::threads),
               if (8 * j + e >= limit) s[i][j][2 * r + e] = -INFINITY;
         }
     }
+    if constexpr (limited)
+      if (from < all_see_from) hide_before<M, N>(s, limits, b, warp_first, from);
 #pragma unroll
     for (int i = 0; i < M; ++i)
 #pragma unroll
@@ -93,7 +97,8 @@ __global__ __launch_bounds__(bound<E>(TensorForward<E>::threads),
         for (int j = 0; j < N; ++j) most = fmaxf(most, fmaxf(s[i][j][2 * r], s[i][j][2 * r + 1]));
         most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
         most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
-        const float factor = exp2_for((top[i][r] - most) * scale2), most2 = most * scale2;
+        const float base = limited && most == -INFINITY ? 0 : most;  // a row has seen no key so far
+        const float factor = exp2_for((top[i][r] - base) * scale2), most2 = base * scale2;
         top[i][r] = most;
         float total = 0;
 #pragma unroll
@@ -128,12 +133,12 @@ __global__ __launch_bounds__(bound<E>(TensorForward<E>::threads),
 }
 
 template <class E>
-void launch_tensor_forward(const Sizes& n, const Rows<const bf16>& q, const Rows<const bf16>& k, const Rows<const bf16>& v,
+void launch_tensor_forward(const Sizes& n, const Limits& limits, const Rows<const bf16>& q, const Rows<const bf16>& k, const Rows<const bf16>& v,
                            const Rows<bf16>& y, const Rows<float>& lse) {
   using F = TensorForward<E>;
   const int together = heads_together(n.B * n.H, n.group(), Index{n.Tk} * n.D * 4 / n.group());
-  launch("attention_forward", tensor_forward<E>, grid(Index{n.B} * n.H, pieces(n.Tq, F::queries)), F::threads, F::shared, n, q, k, v, y,
-         lse, static_cast<float>(n.scale), together);
+  launch("attention_forward", limits ? tensor_forward<E, true> : tensor_forward<E>, grid(Index{n.B} * n.H, pieces(n.Tq, F::queries)),
+         F::threads, F::shared, n, q, k, v, y, lse, static_cast<float>(n.scale), together, limits);
 }
 
 }  // namespace weft::inline WEFT_ABI::kernels::gpu::attention

@@ -2,7 +2,7 @@
 // 16 rows by 8 columns, of which lane 4 g + t holds [g][2t], [g][2t+1], [g+8][2t] and [g+8][2t+1] in elements 0 to 3.
 #pragma once
 
-#include "weft/kernels/cuda/attention_layout.cuh"
+#include "weft/kernels/cuda/attention_limits.cuh"
 
 namespace weft::inline WEFT_ABI::kernels::gpu::attention {
 
@@ -71,6 +71,23 @@ __device__ inline void put_rows(const float (&x)[M][D / 8][4], const float (&fac
       bf16* p = to + row * stride + 2 * t;
 #pragma unroll
       for (int j = 0; j < D / 8; ++j) put_pair(p + 8 * j, x[i][j][2 * r] * factor[i][r], x[i][j][2 * r + 1] * factor[i][r], beta);
+    }
+}
+
+/// Scores of a warp's queries, from warp_first on, and keys, from `from` on: those of keys before a query's first become -infinity.
+template <int M, int N>
+__device__ inline void hide_before(float (&s)[M][N][4], const Limits& limits, int b, int warp_first, int from) {
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int i = 0; i < M; ++i)
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int first = limits.first_key(b, warp_first + 16 * i + 8 * r + g) - from - 2 * t;
+#pragma unroll
+      for (int j = 0; j < N; ++j)
+#pragma unroll
+        for (int e = 0; e < 2; ++e)
+          if (8 * j + e < first) s[i][j][2 * r + e] = -INFINITY;
     }
 }
 

@@ -36,6 +36,19 @@ __global__ void __launch_bounds__(256) expect_offsets_kernel(const std::int64_t*
   if (threadIdx.x == 0 && bad) note(fault, wrong, 0, 0);
 }
 
+__global__ void __launch_bounds__(1024) expect_starts_kernel(const std::int32_t* starts, Index N, const __grid_constant__ weft::gpu::Fault wrong,
+                                                             weft::gpu::Fault* fault) {
+  __shared__ Index shared[32];
+  Index before_end = 0;  // of this thread's first wrong number: N - position
+#pragma unroll 8
+  for (Index n = threadIdx.x; n < N; n += blockDim.x) {
+    const Index t = n % wrong.extent, at = starts[n];
+    if (at != t && (t == 0 || at != starts[n - 1]) && N - n > before_end) before_end = N - n;
+  }
+  before_end = block_max(before_end, shared);
+  if (threadIdx.x == 0 && before_end > 0) note(fault, wrong, N - before_end, starts[N - before_end]);
+}
+
 }  // namespace gpu
 
 void expect_inside(cuda, In<std::int64_t, cuda> index, const weft::gpu::Fault& wrong, Out<double, cuda> count) {
@@ -48,6 +61,12 @@ void expect_inside(cuda, In<std::int64_t, cuda> index, const weft::gpu::Fault& w
 void expect_offsets(cuda, In<std::int64_t, cuda> offsets, const weft::gpu::Fault& wrong, Out<std::int64_t, cuda> safe) {
   gpu::expect_offsets_kernel<<<1, 256, 0, gpu::stream()>>>(offsets.data, offsets.numel() - 1, wrong, &weft::gpu::fault(), safe.data);
   gpu::check_launch("expect_offsets");
+}
+
+void expect_starts(cuda, In<std::int32_t, cuda> starts, const weft::gpu::Fault& wrong) {
+  if (starts.numel() == 0) return;
+  gpu::expect_starts_kernel<<<1, 1024, 0, gpu::stream()>>>(starts.data, starts.numel(), wrong, &weft::gpu::fault());
+  gpu::check_launch("expect_starts");
 }
 
 }  // namespace weft::inline WEFT_ABI::kernels
