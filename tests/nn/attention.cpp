@@ -9,9 +9,9 @@
 using namespace weft;
 
 namespace {
-nn::Attention<double> make(Index H, Index K, bool rotary, bool bias = true) {
-  nn::Attention<double> a({.width = 8, .heads = H, .kv_heads = K, .bias = bias, .rotary = rotary, .rope_theta = 100, .std = 0.5,
-                           .output_std = 0.5});
+nn::Attention<double> make(Index H, Index K, bool rotary, bool bias = true, Index window = 0) {
+  nn::Attention<double> a({.width = 8, .heads = H, .kv_heads = K, .bias = bias, .rotary = rotary, .rope_theta = 100, .window = window,
+                           .std = 0.5, .output_std = 0.5});
   nn::materialise(a, 3);
   if (bias) {
     a.qkv_proj.bias.assign(test::uniform<double>(a.qkv_proj.bias.numel(), -0.5, 0.5, 4));
@@ -22,7 +22,7 @@ nn::Attention<double> make(Index H, Index K, bool rotary, bool bias = true) {
 Tensor<double> input(Index B, Index T) { return from_vector<double>(test::uniform<double>(B * T * 8, -1, 1, 6), {B, T, 8}); }
 
 /// The same by loops: no view, no kernel.
-std::vector<double> reference(const nn::Attention<double>& a, const Tensor<double>& x) {
+std::vector<double> reference(const nn::Attention<double>& a, const Tensor<double>& x, const Tensor<std::int32_t>& starts = {}) {
   const Index B = x.size(0), T = x.size(1), H = a.config.heads, K = a.config.kv_heads, D = 8 / H;
   const auto product = [](const nn::Linear<double>& l, Index o, auto&& in) {
     double sum = l.bias.defined() ? l.bias(o) : 0;
@@ -51,16 +51,17 @@ std::vector<double> reference(const nn::Attention<double>& a, const Tensor<doubl
         const auto q = head(b, t, h, a.config.rotary);
         std::vector<double> p, sum(static_cast<std::size_t>(D), 0.0);
         double total = 0;
-        for (Index s = 0; s <= t; ++s) {
+        const Index from = std::max<Index>({0, a.config.window > 0 ? t + 1 - a.config.window : 0, starts.defined() ? starts(b, t) : 0});
+        for (Index s = from; s <= t; ++s) {
           const auto k = head(b, s, H + g, a.config.rotary);
           double score = 0;
           for (std::size_t d = 0; d < q.size(); ++d) score += q[d] * k[d];
           p.push_back(std::exp(score / std::sqrt(static_cast<double>(D))));
           total += p.back();
         }
-        for (Index s = 0; s <= t; ++s) {
+        for (Index s = from; s <= t; ++s) {
           const auto v = head(b, s, H + K + g, false);
-          for (std::size_t d = 0; d < v.size(); ++d) sum[d] += p[static_cast<std::size_t>(s)] / total * v[d];
+          for (std::size_t d = 0; d < v.size(); ++d) sum[d] += p[static_cast<std::size_t>(s - from)] / total * v[d];
         }
         y.insert(y.end(), sum.begin(), sum.end());
       }
@@ -87,6 +88,18 @@ TEST_CASE("multi-head, grouped and multi-query attention") {
       }
 }
 
+TEST_CASE("with a window and documents") {
+  const auto starts = from_vector<std::int32_t>({0, 0, 0, 3, 3, 0, 1, 1, 1, 4}, {2, 5});
+  for (const bool rotary : {false, true})
+    for (const Index window : {0, 1, 2, 9})
+      for (const auto& documents : {Tensor<std::int32_t>(), starts}) {
+        INFO("rotary " << rotary << ", window " << window << ", documents " << documents.defined());
+        const auto a = make(4, 2, rotary, true, window);
+        const auto x = input(2, 5);
+        CHECK(largest_difference(a(x, static_cast<nn::KVCache<double>*>(nullptr), documents).to_vector(), reference(a, x, documents)) < 1e-13);
+      }
+}
+
 TEST_CASE("gradients of its input") {
   for (const Index K : {4, 2, 1}) {
     const auto a = make(4, K, true);
@@ -99,7 +112,7 @@ TEST_CASE("gradients of its input") {
 TEST_CASE("with a cache, token by token and in chunks, as all at once") {
   for (const bool rotary : {false, true})
     for (const Index K : {4, 2, 1}) {
-      const auto a = make(4, K, rotary);
+      const auto a = make(4, K, rotary, true, K == 2 ? 3 : 0);  // one with a window
       const auto x = input(2, 7);
       const auto whole = a(x);
       for (const std::vector<Index>& chunks : {std::vector<Index>{1, 1, 1, 1, 1, 1, 1}, {3, 1, 3}, {7}}) {
@@ -119,6 +132,7 @@ TEST_CASE("with a cache, token by token and in chunks, as all at once") {
 TEST_CASE("what does not fit") {
   CHECK_THROWS_AS(nn::Attention<double>({.width = 9, .heads = 4}), ShapeError);
   CHECK_THROWS_AS(nn::Attention<double>({.width = 8, .heads = 4, .kv_heads = 3}), ShapeError);
+  CHECK_THROWS_AS(nn::Attention<double>({.width = 8, .heads = 4, .window = -1}), ValueError);
   const auto a = make(4, 4, true);
   nn::KVCache<double> cache(1, 3, 4, 2);
   (void)a(input(1, 3), &cache);

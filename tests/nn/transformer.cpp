@@ -3,6 +3,7 @@
 #include "weft/nn/transformer.hpp"
 
 #include "support.hpp"
+#include "weft/ops/document_starts.hpp"
 
 using namespace weft;
 using test::Arch;
@@ -65,10 +66,10 @@ TEST_CASE("recompute needs less memory") {
 }
 
 TEST_CASE("decoding with the cache gives the logits of the whole sequence") {
-  for (const Arch arch : test::all_archs) for (const bool recompute : {false, true}) {
-    INFO(test::name(arch) << (recompute ? " with recompute" : ""));
+  for (const Arch arch : test::all_archs) for (const bool recompute : {false, true}) for (const Index window : {0, 4}) {
+    INFO(test::name(arch) << (recompute ? " with recompute" : "") << ", window " << window);
     auto c = test::tiny(arch);
-    c.recompute = recompute;
+    c.recompute = recompute, c.window = window;
     const nn::Transformer<float> model(c, 5);
     const auto tokens = test::rule_tokens(2, 9, 0);
     const auto whole = model(tokens);  // (B, T, V)
@@ -82,6 +83,53 @@ TEST_CASE("decoding with the cache gives the logits of the whole sequence") {
     }
     CHECK(cache.length() == 9);
     CHECK(worst == 0);  // exactly: an element of a product depends on its own row alone
+  }
+}
+
+TEST_CASE("a window hides what lies before it") {
+  auto c = test::tiny(Arch::llama);
+  c.layers = 1, c.window = 3;
+  const nn::Transformer<float> model(c, 5);
+  const auto tokens = test::rule_tokens(1, 9, 0);
+  const auto before = model(tokens);
+  tokens.set({0, 4}, 16 - tokens(0, 4));  // 5 and 6 see it too, but not 3 and 7
+  const auto after = model(tokens);
+  const auto row = [](const Tensor<float>& x, Index t) { return select(select(x, 0, 0), 0, t).to_vector(); };
+  for (Index t = 0; t < 9; ++t) CHECK((row(before, t) == row(after, t)) == (t < 4 || t > 6));
+}
+
+TEST_CASE("documents in one row are as each alone, and to the same bits with recompute and any number of threads") {
+  auto c = test::tiny(Arch::llama);  // whose positions tell by their differences alone
+  const nn::Transformer<float> model(c, 5);
+  const auto tokens = test::rule_tokens(2, 9, 0);
+  tokens.set({0, 3}, 16), tokens.set({1, 6}, 16);
+  for (Index b = 0; b < 2; ++b)
+    for (Index t = 0; t < 9; ++t)
+      if (t != (b == 0 ? 3 : 6) && tokens(b, t) == 16) tokens.set({b, t}, 15);
+  const auto starts = document_starts(tokens, 16);
+  const auto logits = model(tokens, starts);
+  for (const auto& [b, from, to] : std::vector<std::array<Index, 3>>{{0, 0, 4}, {0, 4, 9}, {1, 0, 7}, {1, 7, 9}}) {
+    const auto alone = model(contiguous(slice(slice(tokens, 0, b, b + 1), 1, from, to))).to_vector();
+    const auto packed = slice(slice(logits, 0, b, b + 1), 1, from, to).to_vector();
+    for (std::size_t i = 0; i < alone.size(); ++i) REQUIRE(packed[i] == Approx(alone[i]).margin(1e-6));
+  }
+
+  const auto targets = test::rule_tokens(2, 9, 1);
+  for (const Arch arch : test::all_archs) {
+    INFO(test::name(arch));
+    const auto gradients = [&](bool recompute) {
+      auto config = test::tiny(arch);
+      config.recompute = recompute, config.window = 3;
+      const nn::Transformer<float> one(config, 5);
+      Tape tape(Key{1, 0});
+      tape.backward(one.loss(tokens, targets, starts));
+      std::vector<float> all;
+      nn::for_each_parameter(one, [&](const std::string&, const auto& p) {
+        for (float v : gradient(p).to_vector()) all.push_back(v);
+      });
+      return all;
+    };
+    CHECK(test::same_bits(gradients(true), test::same_for_any_threads([&] { return gradients(false); })));
   }
 }
 

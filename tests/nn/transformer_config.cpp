@@ -44,4 +44,5 @@ TEST_CASE("numbers that make no model") {
   CHECK_THAT(refused({.hidden = -5}), Catch::Contains("hidden"));
   CHECK_THAT(refused({.feed_forward = nn::FeedForward::moe, .experts = 0, .experts_per_token = 0}), Catch::Contains("experts"));
   CHECK_THAT(refused({.norm_eps = -1}), Catch::Contains("norm_eps"));
+  CHECK_THAT(refused({.window = -1}), Catch::Contains("window of at least 0"));
 }

@@ -42,6 +42,7 @@ struct AttentionConfig {
   bool bias = false;
   bool rotary = true;
   double rope_theta = 10000;
+  Index window = 0;          ///< a token sees this many at most, itself and those right before it; 0: all before it
   double std = 0.02;         ///< of the initial weights
   double output_std = 0.02;  ///< of the projection back to the residual stream
 };
@@ -57,6 +58,7 @@ struct Attention : Module<Attention<T, W, D>> {
   Attention() = default;
   explicit Attention(AttentionConfig c, Where where = here()) : config(c), rotary(c.rope_theta) {
     if (config.kv_heads == 0) config.kv_heads = config.heads;
+    if (config.window < 0) fail<ValueError>("attention", "expected a window of at least 0, got " + std::to_string(c.window), where);
     if (config.heads < 1 || config.width % config.heads != 0)
       fail<ShapeError>("attention", "expected the width to be a multiple of the number of heads, got width " + std::to_string(c.width) +
                                         " and " + std::to_string(c.heads) + " heads", where);
@@ -71,8 +73,9 @@ struct Attention : Module<Attention<T, W, D>> {
 
   Tensor<T, D> forward(const Tensor<T, D>& x_BTC) const { return forward(x_BTC, static_cast<KVCache<T, D>*>(nullptr)); }
 
-  /// With a cache: x holds the tokens that follow those in it.
-  Tensor<T, D> forward(const Tensor<T, D>& x_BTC, KVCache<T, D>* cache) const {
+  /// With a cache: x holds the tokens that follow those in it. starts (B, T with the cache's): where the documents of packed rows begin, as
+  /// attention takes them. Rotary positions count on through a row: only their differences tell.
+  Tensor<T, D> forward(const Tensor<T, D>& x_BTC, KVCache<T, D>* cache, const Tensor<std::int32_t, D>& starts = {}) const {
     const Index B = x_BTC.size(0), time = x_BTC.size(1), H = config.heads, K = config.kv_heads;
     const Tensor<T, D> qkv = reshape(qkv_proj(x_BTC), {B, time, H + 2 * K, head_width()});
     const Index start = cache != nullptr ? cache->length : 0;
@@ -85,9 +88,9 @@ struct Attention : Module<Attention<T, W, D>> {
       const auto parts = split(qkv, {H, K, K}, 2);
       q = parts[0], k = parts[1], v = parts[2];
     }
-    if (cache != nullptr) std::tie(k, v) = cache->append(k, v);     // (B, all T, K, D)
-    const Tensor<T, D> y = attention(q, k, v);                      // (B, T, H, D)
-    return o_proj(reshape(y, {B, time, config.width}));             // (B, T, C)
+    if (cache != nullptr) std::tie(k, v) = cache->append(k, v);                    // (B, all T, K, D)
+    const Tensor<T, D> y = attention(q, k, v, {.window = config.window}, starts);  // (B, T, H, D)
+    return o_proj(reshape(y, {B, time, config.width}));                            // (B, T, C)
   }
 
   void visit(auto&& part) const {

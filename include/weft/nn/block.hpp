@@ -59,8 +59,8 @@ struct Block : Module<Block<T, W, D>> {
   explicit Block(const TransformerConfig& c) : config(c), input_norm(c), post_attention_norm(c) {
     const double std = c.init_std, output_std = c.init_std / std::sqrt(2.0 * static_cast<double>(c.layers));
     self_attn = Attention<T, W, D>({.width = c.width, .heads = c.heads, .kv_heads = c.kv_heads, .bias = c.bias,
-                                    .rotary = c.position == Position::rotary, .rope_theta = c.rope_theta, .std = std,
-                                    .output_std = output_std});
+                                    .rotary = c.position == Position::rotary, .rope_theta = c.rope_theta, .window = c.window,
+                                    .std = std, .output_std = output_std});
     if (c.feed_forward == FeedForward::moe) {
       mlp = MoE<T, W, D>(c.width, c.ff_width(), c.experts, c.experts_per_token, std, output_std);
       std::get<MoE<T, W, D>>(mlp).recompute = c.recompute;
@@ -72,8 +72,11 @@ struct Block : Module<Block<T, W, D>> {
     }
   }
 
-  BlockOutput<T, D> forward(const Tensor<T, D>& x_BTC, KVCache<T, D>* cache) const {
-    const auto attend = [this](const Tensor<T, D>& x, KVCache<T, D>* past) { return dropout(self_attn(input_norm(x), past), config.dropout); };
+  /// starts: as self_attn takes them.
+  BlockOutput<T, D> forward(const Tensor<T, D>& x_BTC, KVCache<T, D>* cache, const Tensor<std::int32_t, D>& starts = {}) const {
+    const auto attend = [this, starts](const Tensor<T, D>& x, KVCache<T, D>* past) {
+      return dropout(self_attn(input_norm(x), past, starts), config.dropout);
+    };
 
     const bool again = config.recompute && cache == nullptr;
     if (const auto* moe = std::get_if<MoE<T, W, D>>(&mlp)) {  // its experts recompute themselves, its router does not

@@ -41,8 +41,11 @@ struct Transformer : Module<Transformer<T, W, D>> {
   /// Describes and fills it: every weight is a function of seed, its path and its position.
   Transformer(const TransformerConfig& c, std::uint64_t seed, Where where = here()) : Transformer(c, where) { materialise(*this, seed); }
 
-  /// Logits of every position. (B, T) -> (B, T, V)
-  Tensor<T, D> forward(const Tensor<std::int64_t, D>& tokens_BT) const { return linear(hidden(tokens_BT, nullptr).x, lm_head); }
+  /// Logits of every position. (B, T) -> (B, T, V). Where rows hold several documents, starts (B, T) keeps them apart, as attention takes it
+  /// (document_starts makes it); positions count on through a row.
+  Tensor<T, D> forward(const Tensor<std::int64_t, D>& tokens_BT, const Tensor<std::int32_t, D>& starts = {}) const {
+    return linear(hidden(tokens_BT, nullptr, starts).x, lm_head);
+  }
 
   /// Logits of the last position only, after the tokens of the cache, which then holds these too. (B, T) -> (B, V)
   Tensor<T, D> next(const Tensor<std::int64_t, D>& tokens_BT, Cache<T, D>& cache, Where where = here()) const {
@@ -57,10 +60,11 @@ struct Transformer : Module<Transformer<T, W, D>> {
   }
 
   /// Cross entropy of predicting targets (B, T) from tokens (B, T), in chunks that never hold all logits; with a mixture also its
-  /// load balance and z-loss, weighted. Labels of -100 count for nothing.
-  Loss<stat_t<T>, D> loss(const Tensor<std::int64_t, D>& tokens_BT, const Tensor<std::int64_t, D>& targets_BT, Where where = here()) const {
+  /// load balance and z-loss, weighted. Labels of -100 count for nothing. starts: as forward takes it.
+  Loss<stat_t<T>, D> loss(const Tensor<std::int64_t, D>& tokens_BT, const Tensor<std::int64_t, D>& targets_BT,
+                          const Tensor<std::int32_t, D>& starts = {}, Where where = here()) const {
     const typename Module<Transformer>::Call call(*this, where);
-    const BlockOutput<T, D> out = hidden(tokens_BT, nullptr);
+    const BlockOutput<T, D> out = hidden(tokens_BT, nullptr, starts);
     Loss<stat_t<T>, D> total = linear_cross_entropy(out.x, lm_head, targets_BT);
     if (out.balance.defined()) {
       total.add({out.balance, 1, config.balance_weight / static_cast<double>(config.layers), true, "balance"});
@@ -79,7 +83,7 @@ struct Transformer : Module<Transformer<T, W, D>> {
 
  private:
   /// The normalised residual stream (B, T, C), and the sums of the layers' router losses.
-  BlockOutput<T, D> hidden(const Tensor<std::int64_t, D>& tokens_BT, Cache<T, D>* cache) const {
+  BlockOutput<T, D> hidden(const Tensor<std::int64_t, D>& tokens_BT, Cache<T, D>* cache, const Tensor<std::int32_t, D>& starts = {}) const {
     const Index start = cache != nullptr ? cache->length() : 0;
     if (tokens_BT.rank() != 2) fail<ShapeError>("transformer", "expected tokens (B, T), got " + to_string(tokens_BT.shape()), here());
     const Index time = tokens_BT.size(1);
@@ -91,7 +95,7 @@ struct Transformer : Module<Transformer<T, W, D>> {
       out.x = out.x + embedding<T>(arange<std::int64_t, D>(time, start), embed_positions);     // (T, C), broadcast over B
     out.x = dropout(out.x, config.dropout);
     for (std::size_t i = 0; i < layers.size(); ++i) {
-      const BlockOutput<T, D> layer = layers[i](out.x, cache != nullptr ? &cache->layers[i] : static_cast<KVCache<T, D>*>(nullptr));
+      const BlockOutput<T, D> layer = layers[i](out.x, cache != nullptr ? &cache->layers[i] : static_cast<KVCache<T, D>*>(nullptr), starts);
       out.x = layer.x;
       if (layer.balance.defined()) {
         out.balance = out.balance.defined() ? out.balance + layer.balance : layer.balance;

@@ -27,6 +27,7 @@ struct TransformerConfig {
   double dropout = 0;           ///< of the embeddings and of what each layer adds
   double norm_eps = 1e-5;
   double rope_theta = 10000;
+  Index window = 0;             ///< a token sees this many at most, itself and those right before it (sliding_window); 0: all before it
   double init_std = 0.02;       ///< residual projections: over sqrt(2 layers). Radford et al. 2019
   double balance_weight = 0.01; ///< of a mixture's load-balance loss, averaged over layers
   double z_weight = 0.001;      ///< of its router's z-loss
@@ -61,6 +62,7 @@ struct TransformerConfig {
       if (!(value >= 0)) fail<ValueError>("transformer", "expected " + std::string(name) + " of at least 0, got " + std::to_string(value), where);
     };
     not_negative("kv_heads", static_cast<double>(kv_heads)), not_negative("hidden", static_cast<double>(hidden));
+    not_negative("window", static_cast<double>(window));
     not_negative("norm_eps", norm_eps), not_negative("init_std", init_std);
     if (width % heads != 0)
       fail<ValueError>("transformer", "expected the width to be a multiple of the number of heads, got width " + std::to_string(width) +

@@ -1,6 +1,7 @@
 // What a step costs and what the machine can do: the two numbers behind "share of the roof".
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 
 #include "weft/kernels/cpu/matmul.hpp"
@@ -10,16 +11,17 @@
 
 namespace weft::inline WEFT_ABI::train {
 
-/// FLOPs of training on one token: 6 for each weight that multiplies (of a mixture, of the chosen experts) and 6 layers T C for causal
-/// attention; look-ups, norms and elementwise work do not count.
+/// FLOPs of training on one token: 6 for each weight that multiplies (of a mixture, of the chosen experts) and 12 layers C for each key that
+/// a query sees, on average (T / 2 where attention is causal without a window); look-ups, norms and elementwise work do not count.
 inline double flops_per_token(const nn::TransformerConfig& c) {
   const double C = static_cast<double>(c.width), kv = C * static_cast<double>(c.kv()) / static_cast<double>(c.heads);
   const double F = static_cast<double>(c.ff_width());
   double layer = C * (2 * C + 2 * kv) + (c.gated() ? 3 : 2) * C * F;
   if (c.feed_forward == nn::FeedForward::moe)
     layer = C * (2 * C + 2 * kv) + 3 * C * F * static_cast<double>(c.experts_per_token) + C * static_cast<double>(c.experts);
-  const double L = static_cast<double>(c.layers);
-  return 6 * (L * layer + C * static_cast<double>(c.vocab)) + 6 * L * static_cast<double>(c.context) * C;
+  const double L = static_cast<double>(c.layers), T = static_cast<double>(c.context);
+  const double w = c.window > 0 ? std::min(static_cast<double>(c.window), T) : T;
+  return 6 * (L * layer + C * static_cast<double>(c.vocab)) + 6 * L * w * (2 - w / T) * C;
 }
 
 /// The FLOP/s of products of T, 1024 x 768 x 1024 on this rank's threads or 8192^3 on its GPU: the best of what fits into about 60 ms.
