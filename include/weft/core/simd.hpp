@@ -3,8 +3,13 @@
 // function; its loops carry `#pragma omp simd` (g++ 12 leaves a plain loop scalar at -O2).
 #pragma once
 
+#include <cstdint>
 #include <cstdlib>
 #include <string_view>
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "weft/core/error.hpp"
 
@@ -43,10 +48,33 @@ inline Isa isa() {
   return found;
 }
 
-/// True iff products of bf16 use the processor's own (AVX512_BF16), two elements of K at a time. WEFT_ISA=avx512 does without.
+/// True iff products of bf16 use the processor's own, two elements of K at a time: AVX512_BF16 or tiles. WEFT_ISA=avx512 does without.
+inline bool bf16_products();
+
+namespace detail {
+inline bool find_bf16_tiles() {
+#if defined(__x86_64__) && defined(__linux__)
+  if (isa() != Isa::avx512 || std::getenv("WEFT_ISA") != nullptr) return false;
+  std::uint32_t a = 7, b, c = 0, d;
+  __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+  constexpr std::uint32_t bf16 = 1u << 22, tile = 1u << 24;
+  constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA: for the whole process
+  return (d & bf16) && (d & tile) && syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+  return false;
+#endif
+}
+}  // namespace detail
+
+/// True iff they use tile registers (Intel AMX), which the system must permit and is asked for here.
+inline bool bf16_tiles() {
+  static const bool found = detail::find_bf16_tiles();
+  return found;
+}
 inline bool bf16_products() {
 #if defined(__x86_64__)
-  static const bool found = isa() == Isa::avx512 && __builtin_cpu_supports("avx512bf16") && std::getenv("WEFT_ISA") == nullptr;
+  static const bool found =
+      bf16_tiles() || (isa() == Isa::avx512 && __builtin_cpu_supports("avx512bf16") && std::getenv("WEFT_ISA") == nullptr);
   return found;
 #else
   return false;
@@ -59,6 +87,7 @@ inline bool bf16_products() {
 #else
 #define WEFT_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,prefer-vector-width=512")))
 #endif
+#define WEFT_TILES __attribute__((target("amx-tile,amx-bf16"))) WEFT_AVX512
 #define WEFT_AVX2 __attribute__((target("avx2,fma")))
 #define WEFT_BASE __attribute__((cold))  // x86 without AVX2 ended about 2013: it must work, and not cost compile time
 #else

@@ -23,7 +23,7 @@ inline std::map<std::string, std::string> environment() {
 #else
   e["compiler"] = "g++ " __VERSION__;
 #endif
-  e["instruction set"] = std::string(name(isa())) + (bf16_products() ? " with bf16 products" : "");
+  e["instruction set"] = std::string(name(isa())) + (bf16_tiles() ? " with bf16 tiles" : bf16_products() ? " with bf16 products" : "");
 #if defined(WEFT_ONEDNN)
   const dnnl_version_t* v = dnnl_version();
   e["oneDNN"] = std::to_string(v->major) + "." + std::to_string(v->minor) + "." + std::to_string(v->patch);

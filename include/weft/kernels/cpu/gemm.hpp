@@ -39,8 +39,9 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
     std::fill_n(zeros.data(), n, T{0});
     return finish(p.c + m0 * p.c_m + n0, p.c_m, zeros.data(), 0, m, n, p.bias ? p.bias + n0 : nullptr, p.beta);
   }
+  const TileShapesInUse shapes;
   if (range.b == nullptr && m <= few_rows_most) return few_rows<P>(p, m0, n0, m, n);
-  const bool many = K > k_piece;
+  const bool many = K > micro.depth;
   // Sums go straight to c where nothing is done to them afterwards, else through `sums`.
   const bool straight = std::is_same_v<TC, T> && p.bias == nullptr && (p.beta == 0 || !many);
   const P* const a_as_is = rows_as_is<P>(p);
@@ -48,12 +49,12 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
   const bool own_sums = many && range.sums == nullptr && !(straight && n == n_full);
   const Scratch<T> scratch(own_sums ? m * n_full : micro.rows * micro.columns());
   T* sums = range.sums ? range.sums : scratch.data();
-  const Index k_most = std::min(K, k_piece);
+  const Index k_most = std::min(K, micro.depth);
   const bool pack_a = !a_as_is && range.a == nullptr;
   const Scratch<P> rows(pack_a ? m * k_most : 0), panel(range.b ? 0 : k_most * micro.columns());
 
-  for (Index k0 = range.begin; k0 < range.end; k0 += k_piece) {
-    const Index k = std::min(k_piece, range.end - k0);
+  for (Index k0 = range.begin; k0 < range.end; k0 += micro.depth) {
+    const Index k = std::min(micro.depth, range.end - k0);
     const bool first = k0 == 0, last = k0 + k == K;
     if (pack_a) pack_rows(rows.data(), p.a + m0 * p.a_m + group<P> * k0 * p.a_k, m, k, p.a_m, p.a_k, micro.rows, odd && last);
     const P* const packed = pack_a ? rows.data() : range.a ? range.a + (k0 - range.begin) * p.M + m0 * k : nullptr;
@@ -65,7 +66,7 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
       Index next_k = 0, next_n = range.next > 0 ? n0 + range.next : p.N;  // the panel after this one
       if (j + wide < n) next_k = k0, next_n = n0 + j + wide;
       else if (k0 + k < range.end) next_k = k0 + k, next_n = n0;
-      const Index next_rows = group<P> * std::min(k_piece, range.end - next_k) - (odd ? 1 : 0), next_columns = std::min(micro.columns(), p.N - next_n);
+      const Index next_rows = group<P> * std::min(micro.depth, range.end - next_k) - (odd ? 1 : 0), next_columns = std::min(micro.columns(), p.N - next_n);
       if (!range.b)
         pack_columns(panel.data(), p.b + group<P> * k0 * p.b_k + (n0 + j) * p.b_n, k, valid, p.b_k, p.b_n, micro, 0, valid, odd && last);
       row_blocks(micro, m, [&](Index i, Index high, int log) {
@@ -73,16 +74,17 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
           fetch_columns(p.b + group<P> * next_k * p.b_k + next_n * p.b_n, next_rows, next_columns, p.b_k, p.b_n, i / micro.rows, pieces(m, micro.rows));
         Index a_row = k, a_k = 1;
         if (a_as_is) a_row = p.a_m / group<P>, a_k = p.a_k;
-        else if (interleaved(pack_a ? m : p.M, p.a_m)) a_row = 1, a_k = high;
+        else if (interleaved<P>(pack_a ? m : p.M, p.a_m)) a_row = 1, a_k = high;
         const P* const from = a_as_is ? a_as_is + (m0 + i) * a_row + k0 * a_k : packed + i * k;
         const auto block = micro.block[wide / micro.width - 1][log];
         TC* c = p.c + (m0 + i) * p.c_m + n0 + j;
         if constexpr (std::is_same_v<TC, T>)
           if (straight && valid == wide)
-            return block(k, from, a_row, a_k, b, wide, c, p.c_m, first && !p.beta ? Into::assign : Into::add);
+            return block(k, from, a_row, a_k, b, wide, c, p.c_m, !first ? micro.later : p.beta ? Into::add : Into::assign);
         T* sum = sums + (many ? i * n_full + j : 0);
         const Index sum_row = many ? n_full : wide;
-        block(k, from, a_row, a_k, b, wide, sum, sum_row, first ? Into::assign : Into::add);
+        for (Index r = 0; last && r < high; ++r) __builtin_prefetch(c + r * p.c_m, 1);
+        block(k, from, a_row, a_k, b, wide, sum, sum_row, first ? Into::assign : micro.later);
         if (last) finish(c, p.c_m, sum, sum_row, high, valid, p.bias ? p.bias + n0 + j : nullptr, p.beta);
       });
     }
@@ -129,17 +131,17 @@ void multiply_shared(const Problem<TA, TB, TC>& p, Grid grid) {
   const Index K = pieces(p.K, group<P>), n_tiles = pieces(p.N, grid.n), m_tiles = pieces(p.M, grid.m), width = round_up(grid.n, micro.width);
   const bool odd = p.K % group<P> != 0;
   constexpr Index most = Index{4} << 20;  // elements
-  const bool pack_a = rows_as_is<P>(p) == nullptr && (p.M + n_tiles * width) * k_piece <= most;
+  const bool pack_a = rows_as_is<P>(p) == nullptr && (p.M + n_tiles * width) * micro.depth <= most;
   // A part is `depth` of K by `slice` of the tiles' columns: all of them with a, else as deep as can be with enough tiles.
   const Index at_once = std::min(n_tiles, pieces(Grid::least_tiles, m_tiles));
-  const Index depth = std::min(K, std::max<Index>(1, (pack_a ? most / 2 / (p.M + n_tiles * width) : most / (at_once * width)) / k_piece) * k_piece);
+  const Index depth = std::min(K, std::max<Index>(1, (pack_a ? most / 2 / (p.M + n_tiles * width) : most / (at_once * width)) / micro.depth) * micro.depth);
   const Index slice = pack_a ? n_tiles : std::clamp<Index>(most / (width * depth), 1, n_tiles);
   const Index depths = pieces(K, depth), parts = pieces(n_tiles, slice) * depths, a_size = pack_a ? p.M * depth : 0, b_size = slice * width * depth;
   const Scratch<P> packed(std::min<Index>(parts, 2) * (a_size + b_size));
   const Scratch<T> sums(depth < K ? slice * m_tiles * grid.m * width : 0);
   // Pieces of packing: long rows of b where there are enough of them.
   constexpr Index rows = 64;
-  const Index k_pieces = pieces(depth, k_piece), columns = (slice * k_pieces >= 16 ? 16 : 4) * micro.columns();
+  const Index k_pieces = pieces(depth, micro.depth), columns = (slice * k_pieces >= 16 ? 16 : 4) * micro.columns();
   const Index a_pieces = pack_a ? k_pieces * pieces(p.M, rows) : 0, b_pieces = slice * k_pieces * pieces(grid.n, columns);
 
   struct Part {
@@ -152,7 +154,7 @@ void multiply_shared(const Problem<TA, TB, TC>& p, Grid grid) {
     return Part{a, a + a_size, i / depths * slice, begin, std::min(begin + depth, K)};
   };
   const auto pack = [&](const Part& to, Index i) {
-    const Index k0 = to.begin + i % k_pieces * k_piece, k = std::min(k_piece, to.end - k0);
+    const Index k0 = to.begin + i % k_pieces * micro.depth, k = std::min(micro.depth, to.end - k0);
     if (k <= 0) return;
     const bool last = odd && k0 + k == K;
     if (i < a_pieces) {

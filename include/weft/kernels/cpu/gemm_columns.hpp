@@ -77,18 +77,4 @@ WEFT_AVX512 void columns_avx512(Index k, const T* a, Index a_row, Index a_k, con
 #undef WEFT_ADD_PRODUCT
 #endif
 
-/// That of this process's instruction set for 1 to 8 rows; null where there is none.
-template <class T>
-ColumnsKernel<T> columns_kernel([[maybe_unused]] Index rows) {
-#if defined(__x86_64__)
-  if constexpr (sizeof(T) == 4)
-    if (isa() == Isa::avx512) {
-      constexpr ColumnsKernel<T> kernels[] = {columns_avx512<T, 1>, columns_avx512<T, 2>, columns_avx512<T, 3>, columns_avx512<T, 4>,
-                                              columns_avx512<T, 5>, columns_avx512<T, 6>, columns_avx512<T, 7>, columns_avx512<T, 8>};
-      return kernels[rows - 1];
-    }
-#endif
-  return nullptr;
-}
-
 }  // namespace weft::inline WEFT_ABI::kernels::gemm

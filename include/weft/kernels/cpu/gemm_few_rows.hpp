@@ -2,7 +2,6 @@
 #pragma once
 
 #include "weft/core/scratch.hpp"
-#include "weft/kernels/cpu/gemm_columns.hpp"
 #include "weft/kernels/cpu/gemm_pack.hpp"
 #include "weft/kernels/cpu/gemm_problem.hpp"
 
@@ -21,17 +20,23 @@ const P* columns_as_is(const Problem<TA, TB, TC>& p) {
 /// As few_rows, where b's columns lie one after the other: (m, n) of at most 8 rows and whole strips of columns.
 template <class P, class TA, class TB, class TC>
 void few_rows_by_columns(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n) {
-  const Index K = pieces(p.K, group<P>), b_n = p.b_n / group<P>;
-  const P *const b = columns_as_is<P>(p) + n0 * b_n, *const a_as_is = few_rows_as_is<P>(p);
+  const MicroKernels<P> micro = micro_kernels<P>();
+  const Index K = pieces(p.K, group<P>), depth = micro.later == Into::resume ? K : micro.depth, b_n = p.b_n / group<P>;
+  const bool turned = rows_in_a_line<P>();  // the tiles of the columns kernel want a turned
+  const P *const b = columns_as_is<P>(p) + n0 * b_n, *const a_as_is = turned && m > 1 ? nullptr : few_rows_as_is<P>(p);
   const Scratch<P> rows(a_as_is ? 0 : m * K);
-  if (!a_as_is) pack_rows(rows.data(), p.a + m0 * p.a_m, m, K, p.a_m, p.a_k, 1, p.K % group<P> != 0);
-  const Index a_row = a_as_is ? p.a_m / group<P> : K, a_k = a_as_is ? p.a_k : 1;
+  if (!a_as_is) {
+    if constexpr (std::is_same_v<P, Pair>)
+      for (Index r = 0; turned && r < m; ++r) copy_pairs(rows.data() + r, m, p.a + (m0 + r) * p.a_m, p.a_k, 1, K, 1, p.K % 2 != 0);
+    if (!turned) pack_rows(rows.data(), p.a + m0 * p.a_m, m, K, p.a_m, p.a_k, 1, p.K % group<P> != 0);
+  }
+  const Index a_row = a_as_is ? p.a_m / group<P> : turned ? 1 : K, a_k = a_as_is ? p.a_k : turned ? m : 1;
   const P* const a = a_as_is ? a_as_is + m0 * a_row : rows.data();
   const ColumnsKernel<P> kernel = columns_kernel<P>(m);
   alignas(64) float sums[8 * strip_columns];
   for (Index j = 0; j < n; j += strip_columns) {
-    for (Index k0 = 0; k0 < K; k0 += k_piece)
-      kernel(std::min(k_piece, K - k0), a + k0 * a_k, a_row, a_k, b + j * b_n + k0, b_n, sums, k0 == 0 ? Into::assign : Into::add);
+    for (Index k0 = 0; k0 < K; k0 += depth)
+      kernel(std::min(depth, K - k0), a + k0 * a_k, a_row, a_k, b + j * b_n + k0, b_n, sums, k0 == 0 ? Into::assign : Into::add);
     finish(p.c + m0 * p.c_m + n0 + j, p.c_m, sums, strip_columns, m, strip_columns, p.bias ? p.bias + n0 + j : nullptr, p.beta);
   }
 }
@@ -48,11 +53,11 @@ void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n
       n0 += whole, n -= whole;
     }
   const MicroKernels<P> micro = micro_kernels<P>();
-  const Index K = pieces(p.K, group<P>);
+  const Index K = pieces(p.K, group<P>), depth = micro.later == Into::resume ? K : micro.depth;
   const bool odd = p.K % group<P> != 0;
   const P* const a_as_is = few_rows_as_is<P>(p);
   const bool along_rows = p.b_n == 1, b_as_is = std::is_same_v<TB, P> && along_rows;
-  const Index step = !along_rows ? 96 : b_as_is ? 64 : 16;  // each divides k_piece
+  const Index step = !along_rows ? (micro.depth % 96 == 0 ? 96 : 64) : b_as_is ? 64 : 16;  // each divides a piece
   const Index n_full = round_up(n, micro.width);
   const Scratch<P> rows(a_as_is ? 0 : m * K), panel(step * micro.columns());
   const Scratch<T> sums(m * n_full), part(m * n_full);
@@ -62,8 +67,8 @@ void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n
   for (Index strip = 0, next = 0; strip < n; strip = next) {
     next = along_rows ? n : strip + micro.panel(n - strip);
     for (Index k0 = 0; k0 < K; k0 += step) {
-      const Index in_piece = k0 % k_piece, k = std::min(step, K - k0);
-      T* into = k0 < k_piece ? sums.data() : part.data();
+      const Index in_piece = k0 % depth, k = std::min(step, K - k0);
+      T* into = k0 < depth ? sums.data() : part.data();
       for (Index j = strip, wide = 0; j < std::min(n, next); j += wide) {
         wide = micro.panel(n - j);
         const Index valid = std::min(wide, n - j);
@@ -86,7 +91,7 @@ void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n
                                                    in_piece == 0 ? Into::assign : Into::resume);
         });
       }
-      if (k0 >= k_piece && (in_piece + step == k_piece || k0 + step >= K)) {
+      if (k0 >= depth && (in_piece + step == depth || k0 + step >= K)) {
         simd([n_full, m, sum = sums.data() + strip, add = part.data() + strip, width = std::min(n_full, next) - strip]()
                  WEFT_INLINE {
           for (Index i = 0; i < m; ++i)

@@ -29,7 +29,9 @@ struct MicroKernels {
   Index rows;            ///< of the largest block, a power of two
   Index width;           ///< of one vector: panels of b are multiples of it
   Index vectors;         ///< in a full panel of b
-  Micro<T> block[3][4];  ///< by the vectors - 1 and by log2 of the rows: 1, 2, 4, 8
+  Index depth;           ///< of the pieces that K is cut into, a multiple of 64. It decides bits
+  Into later;            ///< what a piece after the first does to the sums so far: add, or resume, so that all of K is one chain
+  Micro<T> block[3][6];  ///< by the vectors - 1 and by log2 of the rows: 1, 2, 4, ...
 
   Index columns() const { return vectors * width; }
   /// The width of the next panel where n columns are left: the widest, but two of two vectors, not a last one of one.
@@ -100,27 +102,5 @@ WEFT_GEMM_MICRO(micro_avx512, WEFT_AVX512, 64, WEFT_FMA_FLOAT, WEFT_FMA_DOUBLE)
 #endif
 #undef WEFT_FMA_PAIR
 #undef WEFT_GEMM_MICRO
-
-/// Those of this process's instruction set; of pairs only where bf16_products().
-template <class T>
-MicroKernels<T> micro_kernels() {
-  constexpr Index lanes = 32 / static_cast<Index>(sizeof(T));
-#if defined(__x86_64__)
-  if (isa() == Isa::avx512)
-    return {8, 2 * lanes, 3,
-            {{micro_avx512<T, 1, 1>, micro_avx512<T, 2, 1>, micro_avx512<T, 4, 1>, micro_avx512<T, 8, 1>},
-             {micro_avx512<T, 1, 2>, micro_avx512<T, 2, 2>, micro_avx512<T, 4, 2>, micro_avx512<T, 8, 2>},
-             {micro_avx512<T, 1, 3>, micro_avx512<T, 2, 3>, micro_avx512<T, 4, 3>, micro_avx512<T, 8, 3>}}};
-  if constexpr (!std::is_same_v<T, Pair>) {
-    if (isa() == Isa::avx2)
-      return {4, lanes, 3,
-              {{micro_avx2<T, 1, 1>, micro_avx2<T, 2, 1>, micro_avx2<T, 4, 1>},
-               {micro_avx2<T, 1, 2>, micro_avx2<T, 2, 2>, micro_avx2<T, 4, 2>},
-               {micro_avx2<T, 1, 3>, micro_avx2<T, 2, 3>, micro_avx2<T, 4, 3>}}};
-  }
-#endif
-  if constexpr (std::is_same_v<T, Pair>) return {};
-  else return {4, lanes, 1, {{micro_base<T, 1, 1>, micro_base<T, 2, 1>, micro_base<T, 4, 1>}}};
-}
 
 }  // namespace weft::inline WEFT_ABI::kernels::gemm

@@ -7,7 +7,7 @@
 
 #include "weft/core/dtype.hpp"
 #include "weft/core/simd.hpp"
-#include "weft/kernels/cpu/gemm_micro.hpp"
+#include "weft/kernels/cpu/gemm_kernels.hpp"
 
 namespace weft::inline WEFT_ABI::kernels::gemm {
 
@@ -150,9 +150,9 @@ void pack_columns(T* to, const S* from, Index k, Index n, Index b_k, Index b_n, 
   if constexpr (std::is_same_v<T, Pair>)
     if (b_k == 1 && b_n % 2 == 0 && !odd && reinterpret_cast<std::uintptr_t>(from) % 4 == 0)  // pairs lie together: copied as floats are
       return pack_columns<float, float>(reinterpret_cast<float*>(to), reinterpret_cast<const float*>(from), k, n, 1, b_n / 2,
-                                        MicroKernels<float>{1, width, vectors, {}}, begin, end);
+                                        MicroKernels<float>{1, width, vectors, 0, Into::assign, {}}, begin, end);
   simd([=]() WEFT_INLINE {
-    const MicroKernels<T> widths{1, width, vectors, {}};
+    const MicroKernels<T> widths{1, width, vectors, 0, Into::assign, {}};
     // Along b's rows a few rows at a time through all panels, along its columns panel by panel: reads stay in few
     // pages.
     const Index step = b_n == 1 ? 16 : k;
@@ -187,19 +187,39 @@ void fetch_columns(const S* from, Index k, Index n, Index b_k, Index b_n, Index 
 
 /// True iff packed rows of a lie interleaved in blocks: element (r, i) of the block at row m at [m * k + i * rows + r],
 /// not at [(m + r) * k + i].
-constexpr bool interleaved(Index m, Index a_m) { return a_m == 1 && m > 1; }
+template <class P>
+bool interleaved(Index m, Index a_m) {
+  return a_m == 1 && m > 1 && !rows_in_a_line<P>();
+}
+
+/// Rows of pairs one after the other where the source runs along m: pairs are made of its lines, then turned.
+inline void turn_pairs(Pair* to, const bf16* from, Index m, Index k, Index a_k, bool odd) {
+  simd([=]() WEFT_INLINE {
+    constexpr Index high = 64, deep = 8;
+    alignas(64) Pair lines[deep * high];
+    for (Index r = 0; r < m; r += high)
+      for (Index i = 0; i < k; i += deep) {
+        const Index rows = std::min(high, m - r), count = std::min(deep, k - i);
+        copy_pairs(lines, high, from + 2 * i * a_k + r, a_k, 1, count, rows, odd && i + count == k);
+        copy_block(reinterpret_cast<float*>(to + r * k + i), k, reinterpret_cast<const float*>(lines), 1, high, rows, count);
+      }
+  });
+}
 
 /// Packs a (m, k), element (r, i) at from[r * a_m + i * a_k]: rows one after the other, or, where a runs along m, in
 /// blocks of `rows` rows, the last ones of smaller powers of two.
 template <class T, class S>
 void pack_rows(T* to, const S* from, Index m, Index k, Index a_m, Index a_k, Index rows, bool odd = false) {
+  if constexpr (std::is_same_v<T, Pair>)
+    if (a_m == 1 && m > 1 && rows_in_a_line<T>()) return turn_pairs(to, from, m, k, a_k, odd);
+  const bool in_blocks = interleaved<T>(m, a_m);
   simd([=]() WEFT_INLINE {
     if constexpr (std::is_same_v<T, Pair>) {
-      if (!interleaved(m, a_m)) {
+      if (!in_blocks) {
         for (Index r = 0; r < m; ++r) copy_pairs(to + r * k, 1, from + r * a_m, a_k, 1, k, 1, odd);
         return;
       }
-    } else if (!interleaved(m, a_m)) {
+    } else if (!in_blocks) {
       return copy_block(to, k, from, a_m, a_k, m, k);
     }
     constexpr Index step = 16;

@@ -2,14 +2,12 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 
 #include "weft/core/view.hpp"
 #include "weft/kernels/cpu/gemm_micro.hpp"
 
 namespace weft::inline WEFT_ABI::kernels::gemm {
-
-/// The pieces that K is cut into. It decides bits.
-inline constexpr Index k_piece = 384;
 
 constexpr Index pieces(Index n, Index size) { return (n + size - 1) / size; }
 constexpr Index round_up(Index n, Index to) { return pieces(n, to) * to; }
@@ -50,7 +48,7 @@ void finish(TC* c, Index c_row, const stat_t<TC>* sums, Index row, Index rows, I
 /// Calls block(first row, rows, log2 of the rows) over m rows, in the sizes that micro kernels have.
 template <class T, class Block>
 void row_blocks(const MicroKernels<T>& micro, Index m, Block block) {
-  int log = micro.rows == 8 ? 3 : 2;
+  int log = std::countr_zero(static_cast<std::uint64_t>(micro.rows));
   for (Index i = 0; i < m; i += Index{1} << log) {
     while ((Index{1} << log) > m - i) --log;
     block(i, Index{1} << log, log);

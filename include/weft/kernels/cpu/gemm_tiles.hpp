@@ -1,0 +1,153 @@
+// The innermost blocks for bf16 on tile registers (Intel AMX): a tile is 16 rows of 64 bytes, one instruction multiplies 16 x 32 by 32 x 16
+// elements. Each element is one chain over such steps of 32 along K, the last filled up with zeros, so its bits depend on neither the
+// block's size nor its place in it. Subnormal numbers count as zero, as the instruction has it.
+#pragma once
+
+#include "weft/kernels/cpu/gemm_micro.hpp"
+
+namespace weft::inline WEFT_ABI::kernels::gemm {
+
+#if defined(__x86_64__)
+
+inline constexpr Index tile_pairs = 16;  ///< of K in one step
+
+/// The extents of the tile registers, as ldtilecfg reads them: 0 to 3 sums, 4 and 5 of a, 6 and 7 of b.
+struct alignas(64) TileShapes {
+  std::uint8_t palette = 1, first_row = 0, reserved[14] = {};
+  std::uint16_t row_bytes[16] = {};
+  std::uint8_t rows[16] = {};
+
+  /// Sums of (rows, 4-byte columns).
+  constexpr TileShapes(int r, int columns) {
+    for (int t = 0; t < 8; ++t) {
+      const bool of_a = t == 4 || t == 5, of_b = t >= 6;
+      rows[t] = static_cast<std::uint8_t>(of_b ? static_cast<int>(tile_pairs) : r);
+      row_bytes[t] = static_cast<std::uint16_t>(of_a ? 64 : 4 * columns);
+    }
+  }
+};
+
+template <int rows, int columns> inline constexpr TileShapes tile_shapes{rows, columns};
+/// What this thread's tile registers are set to; null: they are not in use.
+inline constinit thread_local const TileShapes* tile_shapes_in_use = nullptr;
+
+WEFT_TILES inline void use_tile_shapes(const TileShapes& shapes) {
+  if (tile_shapes_in_use == &shapes) return;
+  tile_shapes_in_use = &shapes;
+  __asm__ volatile("ldtilecfg %0" : : "m"(shapes));
+}
+
+// Intrinsics would need <immintrin.h>, which takes longer to compile than this file.
+#define WEFT_TILE_ZERO(t) __asm__ volatile("tilezero %%tmm" #t : :)
+#define WEFT_TILE_LOAD(t, from, stride) __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"(from), "r"(stride) : "memory")
+#define WEFT_TILE_STORE(t, to, stride) __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(to), "r"(stride) : "memory")
+#define WEFT_TILE_MULTIPLY(sum, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #sum : :)
+
+/// A block of High rows and 16 Vectors columns: see Micro. a's rows lie one after the other: a_k is 1.
+template <int High, int Vectors>
+WEFT_TILES void micro_tiles(Index k, const Pair* a, Index a_row, Index, const Pair* b, Index b_k, float* c, Index c_row, Into into) {
+  constexpr int rows = High < 16 ? High : 16;
+  constexpr bool two_rows = High == 32, two_columns = Vectors == 2;
+  use_tile_shapes(tile_shapes<rows, 16>);
+  // Sums that are added to c pass through here.
+  alignas(64) float own[High * 16 * Vectors];
+  float* const to = into == Into::add ? own : c;
+  const Index to_bytes = 4 * (into == Into::add ? Index{16} * Vectors : c_row), low = into == Into::add ? Index{256} * Vectors : 16 * c_row;
+  if (into == Into::resume) {
+    WEFT_TILE_LOAD(0, to, to_bytes);
+    if constexpr (two_columns) WEFT_TILE_LOAD(1, to + 16, to_bytes);
+    if constexpr (two_rows) WEFT_TILE_LOAD(2, to + low, to_bytes);
+    if constexpr (two_rows && two_columns) WEFT_TILE_LOAD(3, to + low + 16, to_bytes);
+  } else {
+    WEFT_TILE_ZERO(0);
+    if constexpr (two_columns) WEFT_TILE_ZERO(1);
+    if constexpr (two_rows) WEFT_TILE_ZERO(2);
+    if constexpr (two_rows && two_columns) WEFT_TILE_ZERO(3);
+  }
+  const auto step = [&](const Pair* x, Index x_row, const Pair* y, Index y_row) __attribute__((always_inline)) {
+    const Index x_bytes = 4 * x_row, y_bytes = 4 * y_row;
+    WEFT_TILE_LOAD(6, y, y_bytes);
+    WEFT_TILE_LOAD(4, x, x_bytes);
+    WEFT_TILE_MULTIPLY(0, 4, 6);
+    if constexpr (two_columns) {
+      WEFT_TILE_LOAD(7, y + 16, y_bytes);
+      WEFT_TILE_MULTIPLY(1, 4, 7);
+    }
+    if constexpr (two_rows) {
+      WEFT_TILE_LOAD(5, x + 16 * x_row, x_bytes);
+      WEFT_TILE_MULTIPLY(2, 5, 6);
+      if constexpr (two_columns) WEFT_TILE_MULTIPLY(3, 5, 7);
+    }
+  };
+  Index i = 0;
+  for (; i + tile_pairs <= k; i += tile_pairs) step(a + i, a_row, b + i * b_k, b_k);
+  if (i < k) {
+    alignas(64) Pair x[High * tile_pairs] = {}, y[tile_pairs * 16 * Vectors] = {};
+    for (Index r = 0; r < High; ++r)
+      for (Index l = 0; l < k - i; ++l) x[r * tile_pairs + l] = a[r * a_row + i + l];
+    for (Index l = 0; l < k - i; ++l)
+      for (Index j = 0; j < 16 * Vectors; ++j) y[l * 16 * Vectors + j] = b[(i + l) * b_k + j];
+    step(x, tile_pairs, y, 16 * Vectors);
+  }
+  WEFT_TILE_STORE(0, to, to_bytes);
+  if constexpr (two_columns) WEFT_TILE_STORE(1, to + 16, to_bytes);
+  if constexpr (two_rows) WEFT_TILE_STORE(2, to + low, to_bytes);
+  if constexpr (two_rows && two_columns) WEFT_TILE_STORE(3, to + low + 16, to_bytes);
+  if (into == Into::add)
+    for (Index r = 0; r < High; ++r)
+#pragma omp simd
+      for (Index j = 0; j < 16 * Vectors; ++j) c[r * c_row + j] += own[r * 16 * Vectors + j];
+}
+
+/// See ColumnsKernel. b's columns are the rows of a tile as they lie in memory, so the sums are turned: a_row is 1, element (r, i) of a lies
+/// at a[i * a_k + r].
+template <int Rows>
+WEFT_TILES void columns_tiles(Index k, const Pair* a, Index, Index a_k, const Pair* b, Index b_n, float* c, Into into) {
+  use_tile_shapes(tile_shapes<16, Rows>);
+  WEFT_TILE_ZERO(0);
+  const auto step = [](const Pair* x, Index x_row, const Pair* y, Index y_row) __attribute__((always_inline)) {
+    const Index x_bytes = 4 * x_row, y_bytes = 4 * y_row;
+    WEFT_TILE_LOAD(4, y, y_bytes);
+    WEFT_TILE_LOAD(6, x, x_bytes);
+    WEFT_TILE_MULTIPLY(0, 4, 6);
+  };
+  Index i = 0;
+  for (; i + tile_pairs <= k; i += tile_pairs) {
+    for (Index j = 0; j < 16; ++j) __builtin_prefetch(b + (j + 16) * b_n + i, 0, 2);  // of the next strip
+    step(a + i * a_k, a_k, b + i, b_n);
+  }
+  if (i < k) {
+    alignas(64) Pair x[tile_pairs * Rows] = {}, y[16 * tile_pairs] = {};
+    for (Index l = 0; l < k - i; ++l)
+      for (Index r = 0; r < Rows; ++r) x[l * Rows + r] = a[(i + l) * a_k + r];
+    for (Index j = 0; j < 16; ++j)
+      for (Index l = 0; l < k - i; ++l) y[j * tile_pairs + l] = b[j * b_n + i + l];
+    step(x, Rows, y, tile_pairs);
+  }
+  alignas(64) float sums[16 * Rows];
+  WEFT_TILE_STORE(0, sums, Index{4 * Rows});
+  for (Index r = 0; r < Rows; ++r)
+    for (Index j = 0; j < 16; ++j) c[r * 16 + j] = into == Into::add ? c[r * 16 + j] + sums[j * Rows + r] : sums[j * Rows + r];
+}
+
+#undef WEFT_TILE_ZERO
+#undef WEFT_TILE_LOAD
+#undef WEFT_TILE_STORE
+#undef WEFT_TILE_MULTIPLY
+
+#endif
+
+/// While it lives the blocks above may set this thread's tile registers as they like: they are given back at its end.
+struct TileShapesInUse {
+  TileShapesInUse() = default;
+  TileShapesInUse(const TileShapesInUse&) = delete;
+  TileShapesInUse& operator=(const TileShapesInUse&) = delete;
+#if defined(__x86_64__)
+  WEFT_TILES ~TileShapesInUse() {
+    if (tile_shapes_in_use) __asm__ volatile("tilerelease" : :);
+    tile_shapes_in_use = nullptr;
+  }
+#endif
+};
+
+}  // namespace weft::inline WEFT_ABI::kernels::gemm
