@@ -9,7 +9,7 @@
 
 #include "weft/core/parallel.hpp"
 #include "weft/core/scratch.hpp"
-#include "weft/kernels/cpu/attention_layout.hpp"
+#include "weft/kernels/cpu/attention_tiles.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {
 
@@ -20,6 +20,8 @@ template <class T>
 void forward_block(const Sizes& n, const In<T, cpu>& q, const In<T, cpu>& k, const In<T, cpu>& v, const Out<T, cpu>& y,
                    const Out<stat_t<T>, cpu>& lse, const Columns& columns) {
   using S = stat_t<T>;
+  if constexpr (std::is_same_v<T, bf16>)
+    if (tiles_take(n)) return forward_block_tiles(n, q, k, v, y, lse, columns);
   const Index D = n.D, width = n.width(), lanes = columns.lanes(), count = columns.count;
   // Where few columns would leave lanes empty, as in decoding, lanes hold keys and then the head's width instead. Each
   // element is the same chain of multiply-adds, so the bits are the same.
@@ -102,6 +104,8 @@ struct Backward {
   /// Adds the columns' contributions to dk and dv, (Tk, width) each; key blocks from `reached` on are written first
   /// here.
   void column_block(const Columns& columns, S* dk_sum, S* dv_sum, Index& reached) const {
+    if constexpr (std::is_same_v<T, bf16>)
+      if (tiles_take(n)) return column_block_tiles(*this, columns, dk_sum, dv_sum, reached);
     const Index D = n.D, width = n.width(), lanes = columns.lanes(), count = columns.count;
     const Scratch<S> scratch(block * (3 * D + 2 * block + 4 * width));
     S* q_t = scratch.data();               // (D, columns)

@@ -192,8 +192,8 @@ bool interleaved(Index m, Index a_m) {
   return a_m == 1 && m > 1 && !rows_in_a_line<P>();
 }
 
-/// Rows of pairs one after the other where the source runs along m: pairs are made of its lines, then turned.
-inline void turn_pairs(Pair* to, const bf16* from, Index m, Index k, Index a_k, bool odd) {
+/// Rows of k pairs, to_row apart, where the source runs along m: pairs are made of its lines, then turned.
+inline void turn_pairs(Pair* to, const bf16* from, Index m, Index k, Index a_k, bool odd, Index to_row) {
   simd([=]() WEFT_INLINE {
     constexpr Index high = 64, deep = 8;
     alignas(64) Pair lines[deep * high];
@@ -201,7 +201,7 @@ inline void turn_pairs(Pair* to, const bf16* from, Index m, Index k, Index a_k, 
       for (Index i = 0; i < k; i += deep) {
         const Index rows = std::min(high, m - r), count = std::min(deep, k - i);
         copy_pairs(lines, high, from + 2 * i * a_k + r, a_k, 1, count, rows, odd && i + count == k);
-        copy_block(reinterpret_cast<float*>(to + r * k + i), k, reinterpret_cast<const float*>(lines), 1, high, rows, count);
+        copy_block(reinterpret_cast<float*>(to + r * to_row + i), to_row, reinterpret_cast<const float*>(lines), 1, high, rows, count);
       }
   });
 }
@@ -211,7 +211,7 @@ inline void turn_pairs(Pair* to, const bf16* from, Index m, Index k, Index a_k, 
 template <class T, class S>
 void pack_rows(T* to, const S* from, Index m, Index k, Index a_m, Index a_k, Index rows, bool odd = false) {
   if constexpr (std::is_same_v<T, Pair>)
-    if (a_m == 1 && m > 1 && rows_in_a_line<T>()) return turn_pairs(to, from, m, k, a_k, odd);
+    if (a_m == 1 && m > 1 && rows_in_a_line<T>()) return turn_pairs(to, from, m, k, a_k, odd, k);
   const bool in_blocks = interleaved<T>(m, a_m);
   simd([=]() WEFT_INLINE {
     if constexpr (std::is_same_v<T, Pair>) {
