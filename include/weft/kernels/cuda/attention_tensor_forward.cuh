@@ -18,10 +18,10 @@ struct TensorForward {
   static constexpr int shared = query_bytes + 4 * key_bytes;  // q, then two stages of k and v
 };
 
-template <class E>
+template <class E, class T = typename E::T>
 __global__ __launch_bounds__(bound<E>(TensorForward<E>::threads),
-                             TensorForward<E>::blocks) void tensor_forward(Sizes n, Rows<const bf16> q, Rows<const bf16> k,
-                                                                           Rows<const bf16> v, Rows<bf16> y, Rows<float> lse, float scale,
+                             TensorForward<E>::blocks) void tensor_forward(Sizes n, Rows<const T> q, Rows<const T> k,
+                                                                           Rows<const T> v, Rows<T> y, Rows<float> lse, float scale,
                                                                            int together) {
   using F = TensorForward<E>;
   constexpr int D = E::D, M = F::M, N = F::keys / 8;
@@ -38,7 +38,7 @@ __global__ __launch_bounds__(bound<E>(TensorForward<E>::threads),
   const int unit_keys_end = unit_first < n.Tq ? n.keys_seen(min(unit_first + unit, n.Tq) - 1) : 0;  // what its last query sees
   const int all_see = n.keys_seen(warp_first);  // keys that each query of this warp sees
 
-  const bf16 *k_rows = k.at(b, kv_head), *v_rows = v.at(b, kv_head);
+  const T *k_rows = k.at(b, kv_head), *v_rows = v.at(b, kv_head);
   const auto copy_keys = [&](int tile) {
     const int from = tile * F::keys;
     const unsigned to = k_tiles + (tile & 1) * 2 * F::key_bytes;
@@ -127,9 +127,9 @@ __global__ __launch_bounds__(bound<E>(TensorForward<E>::threads),
   if (y) put_rows<D>(o, sum, y.at(b, h), y.time, y.beta, warp_first, end);
 }
 
-template <class E>
-void launch_tensor_forward(const Sizes& n, const Rows<const bf16>& q, const Rows<const bf16>& k, const Rows<const bf16>& v,
-                           const Rows<bf16>& y, const Rows<float>& lse) {
+template <class E, class T = typename E::T>
+void launch_tensor_forward(const Sizes& n, const Rows<const T>& q, const Rows<const T>& k, const Rows<const T>& v,
+                           const Rows<T>& y, const Rows<float>& lse) {
   using F = TensorForward<E>;
   const int together = heads_together(n.B * n.H, n.group(), Index{n.Tk} * n.D * 4 / n.group());
   launch("attention_forward", tensor_forward<E>, grid(Index{n.B} * n.H, pieces(n.Tq, F::queries)), F::threads, F::shared, n, q, k, v, y,
