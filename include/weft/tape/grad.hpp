@@ -40,9 +40,9 @@ template <class T, class D>
 int begin_write(Slot& slot) {
   Slot& root = slot.base();
   const Index n = numel(root.shape);
+  if (root.sink != nullptr) tape_state().note(root.sink);
   if (!root.buffer) {
     const std::size_t bytes = static_cast<std::size_t>(n) * sizeof(T);
-    if (root.sink != nullptr) tape_state().note(root.sink);
     if (root.sink != nullptr && !root.claimed) root.buffer = root.sink->place(root, bytes);
     if (!root.buffer) root.buffer = new_storage<D>(bytes);
     if (slot.covers) return 0;
