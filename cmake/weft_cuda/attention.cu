@@ -13,6 +13,7 @@ namespace weft::inline WEFT_ABI::kernels {
 WEFT_ATTENTION(float)
 WEFT_ATTENTION(double)
 WEFT_ATTENTION(bf16)
+WEFT_ATTENTION(f16)
 #undef WEFT_ATTENTION
 
 }  // namespace weft::inline WEFT_ABI::kernels

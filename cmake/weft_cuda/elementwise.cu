@@ -14,6 +14,7 @@ namespace weft::inline WEFT_ABI::kernels {
   WEFT_MAP1(Copy, T, float)                     \
   WEFT_MAP1(Copy, T, double)                    \
   WEFT_MAP1(Copy, T, bf16)                      \
+  WEFT_MAP1(Copy, T, f16)                       \
   WEFT_MAP1(Copy, T, std::int32_t)              \
   WEFT_MAP1(Copy, T, std::int64_t)              \
   WEFT_MAP1(Copy, T, std::uint8_t)              \
@@ -28,6 +29,7 @@ namespace weft::inline WEFT_ABI::kernels {
 WEFT_MAPS_OF_ANY(float)
 WEFT_MAPS_OF_ANY(double)
 WEFT_MAPS_OF_ANY(bf16)
+WEFT_MAPS_OF_ANY(f16)
 WEFT_MAPS_OF_ANY(std::int32_t)
 WEFT_MAPS_OF_ANY(std::int64_t)
 WEFT_MAPS_OF_ANY(std::uint8_t)
@@ -45,6 +47,7 @@ WEFT_MAPS_OF_ANY(bool)
 WEFT_MAPS_OF_NUMBER(float)
 WEFT_MAPS_OF_NUMBER(double)
 WEFT_MAPS_OF_NUMBER(bf16)
+WEFT_MAPS_OF_NUMBER(f16)
 WEFT_MAPS_OF_NUMBER(std::int32_t)
 WEFT_MAPS_OF_NUMBER(std::int64_t)
 
@@ -78,9 +81,11 @@ WEFT_MAPS_OF_NUMBER(std::int64_t)
 WEFT_MAPS_OF_REAL(float)
 WEFT_MAPS_OF_REAL(double)
 WEFT_MAPS_OF_REAL(bf16)
+WEFT_MAPS_OF_REAL(f16)
 
 WEFT_MAP1(DivScalarByCount, float, double)
 WEFT_MAP1(DivScalarByCount, double, double)
 WEFT_MAP1(DivScalarByCount, bf16, double)
+WEFT_MAP1(DivScalarByCount, f16, double)
 
 }  // namespace weft::inline WEFT_ABI::kernels

@@ -19,6 +19,13 @@ WEFT_PRODUCTS(bf16, float, float)
 WEFT_PRODUCTS(bf16, float, bf16)
 WEFT_PRODUCTS(bf16, bf16, float)
 WEFT_PRODUCTS(bf16, bf16, bf16)
+WEFT_PRODUCTS(float, float, f16)
+WEFT_PRODUCTS(float, f16, float)
+WEFT_PRODUCTS(float, f16, f16)
+WEFT_PRODUCTS(f16, float, float)
+WEFT_PRODUCTS(f16, float, f16)
+WEFT_PRODUCTS(f16, f16, float)
+WEFT_PRODUCTS(f16, f16, f16)
 
 #define WEFT_HEAD(T, W)                                                                                                    \
   template void linear_cross_entropy<T, W>(cuda, In<T, cuda>, In<W, cuda>, In<std::int64_t, cuda>, Index, LossScale,       \
@@ -32,14 +39,19 @@ WEFT_GELU_PRODUCTS(double, double)
 WEFT_GELU_PRODUCTS(float, float)
 WEFT_GELU_PRODUCTS(float, bf16)
 WEFT_GELU_PRODUCTS(bf16, bf16)
+WEFT_GELU_PRODUCTS(float, f16)
+WEFT_GELU_PRODUCTS(f16, f16)
 
 WEFT_HEAD(double, double)
 WEFT_HEAD(float, float)
 WEFT_HEAD(float, bf16)
 WEFT_HEAD(bf16, bf16)
+WEFT_HEAD(float, f16)
+WEFT_HEAD(f16, f16)
 template void rescale<float>(cuda, Out<float, cuda>, In<float, cuda>, LossScale);
 template void rescale<double>(cuda, Out<double, cuda>, In<double, cuda>, LossScale);
 template void rescale<bf16>(cuda, Out<bf16, cuda>, In<float, cuda>, LossScale);
+template void rescale<f16>(cuda, Out<f16, cuda>, In<float, cuda>, LossScale);
 
 }  // namespace weft::inline WEFT_ABI::kernels
 

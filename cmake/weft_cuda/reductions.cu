@@ -25,6 +25,7 @@ namespace weft::inline WEFT_ABI::kernels {
 WEFT_REDUCTIONS_OF_NUMBER(float)
 WEFT_REDUCTIONS_OF_NUMBER(double)
 WEFT_REDUCTIONS_OF_NUMBER(bf16)
+WEFT_REDUCTIONS_OF_NUMBER(f16)
 WEFT_REDUCTIONS_OF_NUMBER(std::int32_t)
 WEFT_REDUCTIONS_OF_NUMBER(std::int64_t)
 
@@ -46,8 +47,10 @@ WEFT_REDUCTIONS_OF_NUMBER(std::int64_t)
 WEFT_REDUCTIONS_OF_REAL(float)
 WEFT_REDUCTIONS_OF_REAL(double)
 WEFT_REDUCTIONS_OF_REAL(bf16)
+WEFT_REDUCTIONS_OF_REAL(f16)
 
 WEFT_SUM1(Copy, float, bf16)  // the gradient of a narrow bias
+WEFT_SUM1(Copy, float, f16)
 WEFT_SUM1(Copy, std::int64_t, bool)
 
 }  // namespace weft::inline WEFT_ABI::kernels

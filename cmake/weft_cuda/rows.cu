@@ -34,6 +34,7 @@ namespace weft::inline WEFT_ABI::kernels {
 WEFT_ROWS_OF(float)
 WEFT_ROWS_OF(double)
 WEFT_ROWS_OF(bf16)
+WEFT_ROWS_OF(f16)
 template void adamw_step<bf16, float, bf16>(cuda, Out<bf16, cuda>, Out<float, cuda>, In<float, cuda>, Out<bf16, cuda>, Out<bf16, cuda>,
                                             const AdamWArgs&, In<float, cuda>);
 
@@ -53,5 +54,7 @@ WEFT_NORMS_OF(float, float)
 WEFT_NORMS_OF(float, bf16)
 WEFT_NORMS_OF(double, double)
 WEFT_NORMS_OF(bf16, bf16)
+WEFT_NORMS_OF(float, f16)
+WEFT_NORMS_OF(f16, f16)
 
 }  // namespace weft::inline WEFT_ABI::kernels

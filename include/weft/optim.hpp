@@ -6,6 +6,7 @@
 #include "weft/optim/cut.hpp"
 #include "weft/optim/ema.hpp"
 #include "weft/optim/layout.hpp"
+#include "weft/optim/loss_scale.hpp"
 #include "weft/optim/offload.hpp"
 #include "weft/optim/parallel_equal.hpp"
 #include "weft/optim/rates.hpp"

@@ -42,6 +42,31 @@ TEST_CASE("AdamW with bf16 moments rounds by the CPU's random bits") {
     }
 }
 
+TEST_CASE("AdamW of f16 weights on the GPU: masters as the CPU's within roundings, and weights are these rounded") {
+  for (const Index n : {1, 7, 8, 4097, 100003}) {
+    INFO("n " << n);
+    const kernels::AdamWArgs args{3e-2, 0.9, 0.95, 1e-8, 0.1, 1 - std::pow(0.9, 3), 1 - std::pow(0.95, 3)};
+    const auto step = [&]<class D>(D) {
+      const auto on = [](const auto& x) { return to<D>(x); };
+      const Tensor<float, D> grad = on(randn<float, cpu>({n}, 1) * 1024.0), master = on(randn<float, cpu>({n}, 2)), m = on(randn<float, cpu>({n}, 3));
+      const Tensor<float, D> v = on(uniform<float, cpu>({n}, 4, 0.1, 1)), scale = scalar<float, D>(1.0f / 1024);
+      const Tensor<f16, D> p({n});
+      const auto flat = [n]<class T>(const Tensor<T, D>& x) { return Out<T, D>{x.data(), {n}, {1}, 0}; };
+      kernels::adamw_step<f16, float, float>(D{}, flat(p), flat(master), flat(grad), flat(m), flat(v), args, scale);
+      return std::pair{master.to_vector(), p.to_vector()};
+    };
+    const auto host = step(cpu{}), device = step(cuda{});
+    Index differ = 0;
+    double worst = 0;
+    for (std::size_t i = 0; i < host.first.size(); ++i) {
+      worst = std::max(worst, std::abs(static_cast<double>(host.first[i]) - static_cast<double>(device.first[i])));
+      differ += device.second[i].bits != f16(device.first[i]).bits;
+    }
+    CHECK(differ == 0);
+    CHECK(worst <= 1e-6);
+  }
+}
+
 namespace {
 
 struct Trained {
@@ -101,6 +126,7 @@ void check_offload(optim::AdamWConfig config) {
 TEST_CASE("states on the host: the same bits, and the GPU without them") {
   check_offload<float>({.beta2 = 0.99});
   check_offload<bf16>({.beta2 = 0.99});
+  check_offload<f16>({.beta2 = 0.99});
   check_offload<bf16>({.beta2 = 0.99, .bf16_states = true, .seed = 3});
 }
 

@@ -21,7 +21,7 @@ for part in $parts; do
         for test in elementwise rows products attention indices experts reductions; do
           log=$(mktemp)
           # racecheck does not follow the barriers of cuBLASLt's own kernels (nvjet) and of cuDNN's, and reports these.
-          if compute-sanitizer --tool $tool --error-exitcode 9 "$build"/tests/test_cuda_ops "$test - float,$test - bf16" > "$log" 2>&1 ||
+          if compute-sanitizer --tool $tool --error-exitcode 9 "$build"/tests/test_cuda_ops "$test - float,$test - bf16,$test - f16" > "$log" 2>&1 ||
              { [ $tool = racecheck ] && grep -q "All tests passed" "$log" && ! grep "Error: Race" "$log" | grep -qvE 'nvjet|cudnn'; }; then echo "$tool, $test: clean"
           else failed=1; echo "$tool, $test:"; grep -v "^  *\(Host\|Saved host\)" "$log" | head -n 30; fi
           rm -f "$log"

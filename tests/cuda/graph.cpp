@@ -42,7 +42,7 @@ Outcome train(test::Arch arch, bool recorded, bool bf16_states = false, Index st
     const double lr = rate_of(step);
     const auto one_step = [&] {
       for (Index micro = 0; micro < 2; ++micro) {
-        Tape tape(Key{7, step, micro, 2});
+        Tape tape(Key{7, step, micro, 2}, {.loss_scale = std::is_same_v<T, f16> ? 1024.0 : 1.0});
         loss[micro] = model.loss(select(tokens, 0, micro), select(labels, 0, micro));
         tape.backward(loss[micro]);
       }
@@ -65,7 +65,7 @@ Outcome train(test::Arch arch, bool recorded, bool bf16_states = false, Index st
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("a recorded step has the bits of the step as it stands", "", float, bf16) {
+TEMPLATE_TEST_CASE("a recorded step has the bits of the step as it stands", "", float, bf16, f16) {
   for (const test::Arch arch : test::all_archs)
     for (const bool bf16_states : {false, true}) {
       if (bf16_states && !std::is_same_v<TestType, bf16>) continue;

@@ -22,7 +22,7 @@ Tensor<std::int64_t, D> integers(const Shape& shape, Index most, unsigned step =
 #define UNARY(name, expression)                                                                             \
   for (const Shape& shape : rows) same<T>(name, [](const auto& in) { const auto& x = in[0]; return expression; }, {shape})
 
-TEMPLATE_TEST_CASE("elementwise", "", float, double, bf16) {
+TEMPLATE_TEST_CASE("elementwise", "", float, double, bf16, f16) {
   using T = TestType;
   UNARY("exp", exp(x));
   UNARY("log", log(x * x + 0.5));
@@ -40,7 +40,7 @@ TEMPLATE_TEST_CASE("elementwise", "", float, double, bf16) {
   UNARY("half of it", x.rank() < 1 ? x * 2.0 : exp(slice(x, -1, 0, x.size(-1) / 2)));
 }
 
-TEMPLATE_TEST_CASE("two inputs and broadcasts", "", float, double, bf16) {
+TEMPLATE_TEST_CASE("two inputs and broadcasts", "", float, double, bf16, f16) {
   using T = TestType;
   const std::vector<std::pair<Shape, Shape>> pairs{{{}, {}}, {{3}, {3}}, {{4, 5}, {5}}, {{4, 5}, {4, 1}}, {{2, 1, 7}, {3, 1}}, {{0, 3}, {3}}, {{1}, {6, 5}}, {{64, 768}, {768}}, {{8, 1024}, {8, 1024}}};
   for (const auto& [a, b] : pairs) {
@@ -57,7 +57,7 @@ TEMPLATE_TEST_CASE("two inputs and broadcasts", "", float, double, bf16) {
   same<T>("permute", [](const auto& in) { return contiguous(permute(in[0], {2, 0, 1})); }, {{4, 5, 6}});
 }
 
-TEMPLATE_TEST_CASE("reductions", "", float, double, bf16) {
+TEMPLATE_TEST_CASE("reductions", "", float, double, bf16, f16) {
   using T = TestType;
   for (const Shape& shape : rows) {
     same<T>("sum", [](const auto& in) { return sum(in[0]); }, {shape}, 4);
@@ -96,7 +96,7 @@ void same_add_norms(const Shape& shape, double loose) {
   CHECK(test::run<T, cuda>(fused, {shape, shape, width, width}) == test::run<T, cuda>(parts, {shape, shape, width, width}));
 }
 
-TEMPLATE_TEST_CASE("rows", "", float, double, bf16) {
+TEMPLATE_TEST_CASE("rows", "", float, double, bf16, f16) {
   using T = TestType;
   for (const Shape& shape : matrices) {
     const Shape width{shape.back()};
@@ -120,9 +120,9 @@ TEMPLATE_TEST_CASE("rows", "", float, double, bf16) {
     same<T>("rope", [](const auto& in) { return rope(in[0], 10000, 3); }, {shape}, 2);
 }
 
-TEMPLATE_TEST_CASE("products", "", float, double, bf16) {
+TEMPLATE_TEST_CASE("products", "", float, double, bf16, f16) {
   using T = TestType;
-  const double loose = std::is_same_v<T, bf16> ? 2 : 8;
+  const double loose = Narrow<T> ? 2 : 8;
   for (const auto& [M, K, N] : std::vector<std::array<Index, 3>>{{1, 1, 1}, {3, 5, 7}, {64, 64, 64}, {100, 33, 17}, {1, 768, 96}, {128, 256, 384}, {0, 4, 4}, {4, 0, 4}, {4, 4, 0}, {37, 130, 1}}) {
     same<T>("matmul", [](const auto& in) { return matmul(in[0], in[1]); }, {{M, K}, {K, N}}, loose);
     same<T>("matmul of transposes", [](const auto& in) { return matmul(transpose(in[0]), transpose(in[1])); }, {{K, M}, {N, K}}, loose);
@@ -143,7 +143,7 @@ TEMPLATE_TEST_CASE("products", "", float, double, bf16) {
   same<T>("a weight used twice", [](const auto& in) { return linear(linear(in[0], in[1]), in[1]); }, {{6, 8}, {8, 8}}, loose);
 }
 
-TEMPLATE_TEST_CASE("attention", "", float, double, bf16) {
+TEMPLATE_TEST_CASE("attention", "", float, double, bf16, f16) {
   using T = TestType;
   struct Case { Index B, Tq, Tk, H, K, D; bool causal; };
   for (const Case& c : std::vector<Case>{{1, 1, 1, 1, 1, 8, true}, {2, 7, 7, 4, 2, 16, true}, {1, 65, 65, 2, 1, 64, true}, {2, 130, 130, 3, 3, 32, true}, {1, 20, 50, 4, 4, 64, true},
@@ -152,16 +152,16 @@ TEMPLATE_TEST_CASE("attention", "", float, double, bf16) {
                                          {2, 128, 128, 4, 4, 64, true}, {2, 200, 200, 4, 1, 128, true}, {1, 384, 384, 4, 2, 128, true}, {2, 384, 384, 2, 2, 64, false},
                                          {1, 128, 300, 4, 2, 64, false}, {1, 200, 128, 2, 2, 128, false}, {1, 160, 160, 2, 2, 72, true}})
     same<T>("attention" + std::string(c.causal ? ", causal" : ""), [&](const auto& in) { return attention(in[0], in[1], in[2], {.causal = c.causal}); },
-            {{c.B, c.Tq, c.H, c.D}, {c.B, c.Tk, c.K, c.D}, {c.B, c.Tk, c.K, c.D}}, std::is_same_v<T, bf16> ? 2 : 8);
+            {{c.B, c.Tq, c.H, c.D}, {c.B, c.Tk, c.K, c.D}, {c.B, c.Tk, c.K, c.D}}, Narrow<T> ? 2 : 8);
   for (const Shape& shape : {Shape{2, 70, 8, 64}, Shape{2, 200, 8, 64}, Shape{1, 384, 8, 128}})
     same<T>("attention over parts of one tensor", [](const auto& in) {
       const auto p = split(in[0], {4, 2, 2}, 2);
       return attention(p[0], p[1], p[2]);
-    }, {shape}, std::is_same_v<T, bf16> ? 2 : 8);
+    }, {shape}, Narrow<T> ? 2 : 8);
   for (const Index tokens : {70, 256})
     same<T>("two attentions, whose gradients add", [](const auto& in) {
       return attention(in[0], in[1], in[2]) + attention(in[0], in[1], in[2], {.causal = false, .scale = 0.3});
-    }, {{2, tokens, 4, 64}, {2, tokens, 2, 64}, {2, tokens, 2, 64}}, std::is_same_v<T, bf16> ? 4 : 8);
+    }, {{2, tokens, 4, 64}, {2, tokens, 2, 64}, {2, tokens, 2, 64}}, Narrow<T> ? 4 : 8);
 }
 
 namespace {
@@ -181,7 +181,7 @@ template <class In>
 using device_of = typename std::remove_cvref_t<decltype(std::declval<In>()[0])>::device;
 }  // namespace
 
-TEMPLATE_TEST_CASE("attention with a window and documents", "", float, double, bf16) {
+TEMPLATE_TEST_CASE("attention with a window and documents", "", float, double, bf16, f16) {
   using T = TestType;
   struct Case { Index B, Tq, Tk, H, K, D, window, longest; };
   std::vector<Case> cases{{1, 1, 1, 1, 1, 8, 1, 1}, {2, 7, 7, 4, 2, 16, 3, 0}, {1, 3, 3, 2, 2, 5, 1, 2}, {2, 70, 70, 2, 1, 16, 9, 33},
@@ -196,12 +196,12 @@ TEMPLATE_TEST_CASE("attention with a window and documents", "", float, double, b
   for (const Case& c : cases)
     same<T>("attention, window " + std::to_string(c.window) + ", documents of up to " + std::to_string(c.longest), [&](const auto& in) {
       return attention(in[0], in[1], in[2], {.window = c.window}, documents<device_of<decltype(in)>>(c.B, c.Tk, c.longest));
-    }, {{c.B, c.Tq, c.H, c.D}, {c.B, c.Tk, c.K, c.D}, {c.B, c.Tk, c.K, c.D}}, std::is_same_v<T, bf16> ? 2 : 8);
+    }, {{c.B, c.Tq, c.H, c.D}, {c.B, c.Tk, c.K, c.D}, {c.B, c.Tk, c.K, c.D}}, Narrow<T> ? 2 : 8);
   for (const Shape& shape : {Shape{2, 70, 8, 64}, Shape{1, 384, 8, 128}})
     same<T>("attention with documents over parts of one tensor, added to another", [&](const auto& in) {
       const auto p = split(in[0], {4, 2, 2}, 2);
       return attention(p[0], p[1], p[2], {.window = 50}, documents<device_of<decltype(in)>>(shape[0], shape[1], 60)) + attention(p[0], p[1], p[2]);
-    }, {shape}, std::is_same_v<T, bf16> ? 4 : 8);
+    }, {shape}, Narrow<T> ? 4 : 8);
 }
 
 TEST_CASE("attention with a window and documents has the same bits 50 times") {
@@ -237,19 +237,20 @@ TEST_CASE("where documents begin is made, and checked, on the GPU") {
   CHECK_NOTHROW(attention(q, q, q, {}, to<cuda>(good)).to_vector());
 }
 
-TEST_CASE("attention has the same bits 50 times") {
+TEMPLATE_TEST_CASE("attention has the same bits 50 times", "", bf16, f16) {
+  using T = TestType;
   for (const auto& [tokens, heads, width] : std::vector<std::array<Index, 3>>{{1024, 8, 64}, {640, 4, 128}, {200, 6, 64}}) {
     INFO(tokens << " tokens, width " << width);
     const auto once = [heads = heads](const auto& in) {
       const auto p = split(in[0], {heads, heads / 2, heads / 2}, 2);
       return attention(p[0], p[1], p[2]);
     };
-    const test::Values expected = test::run<bf16, cuda>(once, {{2, tokens, 2 * heads, width}});
-    for (int run = 1; run < 50; ++run) REQUIRE(test::run<bf16, cuda>(once, {{2, tokens, 2 * heads, width}}) == expected);
+    const test::Values expected = test::run<T, cuda>(once, {{2, tokens, 2 * heads, width}});
+    for (int run = 1; run < 50; ++run) REQUIRE(test::run<T, cuda>(once, {{2, tokens, 2 * heads, width}}) == expected);
   }
 }
 
-TEMPLATE_TEST_CASE("indices", "", float, double, bf16) {
+TEMPLATE_TEST_CASE("indices", "", float, double, bf16, f16) {
   using T = TestType;
   same<T>("embedding", [](const auto& in) { return embedding<T>(integers<typename std::remove_cvref_t<decltype(in[0])>::device>({4, 50}, 17), in[0]); }, {{17, 12}}, 2);
   same<T>("embedding of nothing", [](const auto& in) { return embedding<T>(integers<typename std::remove_cvref_t<decltype(in[0])>::device>({0}, 17), in[0]); }, {{17, 12}});
@@ -272,7 +273,7 @@ TEMPLATE_TEST_CASE("indices", "", float, double, bf16) {
   }, {{3000, 32}, {1000, 32}}, 8);
 }
 
-TEMPLATE_TEST_CASE("experts", "", float, double, bf16) {
+TEMPLATE_TEST_CASE("experts", "", float, double, bf16, f16) {
   using T = TestType;
   using S = stat_t<T>;
   for (const auto& [N, E] : std::vector<std::array<Index, 2>>{{1, 1}, {5, 4}, {300, 8}, {0, 3}})
@@ -291,6 +292,8 @@ TEST_CASE("types and devices") {
   CHECK(to<cpu>(to<cuda>(x)).to_vector() == x.to_vector());
   CHECK(to<cuda>(transpose(x)).to_vector() == transpose(x).to_vector());
   CHECK(cast<bf16>(to<cuda>(x)).to_vector() == cast<bf16>(x).to_vector());
+  CHECK(cast<float>(to<cuda>(cast<f16>(x))).to_vector() == cast<float>(cast<f16>(x)).to_vector());
+  CHECK(cast<f16>(cast<bf16>(to<cuda>(x))).to_vector() == cast<f16>(cast<bf16>(x)).to_vector());
   CHECK(cast<float>(arange<std::int64_t, cuda>(9)).to_vector() == cast<float>(arange<std::int64_t, cpu>(9)).to_vector());
   CHECK(to_string(to<cuda>(x)) == to_string(x));
   const auto y = to<cuda>(x);
@@ -303,6 +306,32 @@ TEST_CASE("types and devices") {
   test::note(a, z);
   test::note(b, randn<float, cpu>({100, 100}, 3));
   test::expect_close(a, b, 1e-6);
+}
+
+TEST_CASE("f16 rounds on the GPU as on the CPU, and widens back, everywhere") {
+  std::vector<float> values;
+  for (std::uint64_t u = 0; u < 0x1'0000'0000; u += 4093) values.push_back(std::bit_cast<float>(static_cast<std::uint32_t>(u)));
+  for (std::uint32_t h = 0; h < 0x10000; ++h) {  // each value, its neighbours, and the midpoint to the next
+    f16 x, next;
+    x.bits = static_cast<std::uint16_t>(h), next.bits = static_cast<std::uint16_t>(h + 1);
+    const float here = x, there = next;
+    for (const float v : {here, std::nextafter(here, 0.0f), std::nextafter(here, 1e9f), (here + there) / 2}) values.push_back(v);
+  }
+  const auto n = static_cast<Index>(values.size());
+  const auto x = from_vector<float, cpu>(values, {n});
+  for (const Index from : {0, 1}) {  // in pairs, and one by one
+    const auto part = slice(x, 0, from, n);
+    const auto host = cast<f16>(part).to_vector(), device = cast<f16>(slice(to<cuda>(x), 0, from, n)).to_vector();
+    Index differ = 0;
+    for (std::size_t i = 0; i < host.size(); ++i) {
+      const auto nan = [](f16 y) { return (y.bits & 0x7fff) > 0x7c00; };
+      differ += nan(host[i]) ? !nan(device[i]) : host[i].bits != device[i].bits;
+    }
+    CHECK(differ == 0);
+    const auto wide = cast<float>(to<cuda>(from_vector<f16, cpu>(host, {n - from}))).to_vector();
+    for (std::size_t i = 0; i < host.size(); ++i) differ += wide[i] != static_cast<float>(host[i]) && wide[i] == wide[i];
+    CHECK(differ == 0);
+  }
 }
 
 TEST_CASE("memory on the GPU is used again") {

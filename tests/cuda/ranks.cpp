@@ -21,6 +21,7 @@ TEST_CASE("collectives over the GPU's memory give what they give on the host") {
     for (const Index size : {12, 60'000}) {
       test::check_collectives<float>(n, size, [](Communicator& ranks, auto&& f) { f(ranks); });
       test::check_collectives<bf16>(n, size, [](Communicator& ranks, auto&& f) { f(ranks); });
+      test::check_collectives<f16>(n, size, [](Communicator& ranks, auto&& f) { f(ranks); });
     }
 }
 

@@ -65,6 +65,7 @@ std::vector<Example> make_examples() {
   list[1].add("a", Dtype::f32, {2, 3});
   list[2]
       .add("w", Dtype::bf16, {2, 2})
+      .add("h", Dtype::f16, {3})
       .add("b", Dtype::f64, {1})
       .add("n", Dtype::i64, {})
       .add("i", Dtype::i32, {2})
@@ -212,12 +213,12 @@ TEST_CASE("the bytes of a file are those of Hugging Face's writer, in whatever o
       "{\"__metadata__\":{\"format\":\"pt\"},\"n\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]},"
       "\"b\":{\"dtype\":\"F64\",\"shape\":[1],\"data_offsets\":[8,16]},\"i\":{\"dtype\":\"I32\",\"shape\":[2],\"data_"
       "offsets\":[16,24]},"
-      "\"w\":{\"dtype\":\"BF16\",\"shape\":[2,2],\"data_offsets\":[24,32]},\"u\":{\"dtype\":\"U8\",\"shape\":[5],"
-      "\"data_offsets\":[32,37]},"
-      "\"m\":{\"dtype\":\"BOOL\",\"shape\":[3],\"data_offsets\":[37,40]}}";
+      "\"w\":{\"dtype\":\"BF16\",\"shape\":[2,2],\"data_offsets\":[24,32]},\"h\":{\"dtype\":\"F16\",\"shape\":[3],"
+      "\"data_offsets\":[32,38]},\"u\":{\"dtype\":\"U8\",\"shape\":[5],\"data_offsets\":[38,43]},"
+      "\"m\":{\"dtype\":\"BOOL\",\"shape\":[3],\"data_offsets\":[43,46]}}";
   while (json.size() % 8 != 0) json += ' ';
-  const std::string expected = length_of(json.size()) + json + e.storage[2] + e.storage[1] + e.storage[3] +
-                               e.storage[0] + e.storage[5] + e.storage[4];
+  const std::string expected = length_of(json.size()) + json + e.storage[3] + e.storage[2] + e.storage[4] +
+                               e.storage[0] + e.storage[1] + e.storage[6] + e.storage[5];
   CHECK(get_file(folder / "x") == expected);
   std::reverse(e.tensors.begin(), e.tensors.end());
   CHECK(io::save_safetensors(folder / "y", e.tensors) == digest);

@@ -52,26 +52,36 @@ TEST_CASE("loading is a write in place") {
   CHECK(l.weight.storage()->version > before);
 }
 
-TEST_CASE("float, double and bf16 files into models of each") {
+TEST_CASE("float, double, bf16 and f16 files into models of each") {
   const test::TemporaryFolder folder;
   nn::Linear<float> f(3, 2);
   nn::materialise(f, 1);
   nn::Linear<bf16> h(3, 2);
+  nn::Linear<f16> half(3, 2);
   nn::Linear<double> d(3, 2);
   io::save(f, folder / "f");
   io::load(h, folder / "f");
+  io::load(half, folder / "f");
   io::load(d, folder / "f");
   for (Index i = 0; i < 6; ++i) {
     CHECK(h.weight.data()[i].bits == bf16(f.weight.data()[i]).bits);
+    CHECK(half.weight.data()[i].bits == f16(f.weight.data()[i]).bits);
     CHECK(d.weight.data()[i] == static_cast<double>(f.weight.data()[i]));
   }
   io::save(h, folder / "h");
+  io::save(half, folder / "half");
   io::save(d, folder / "d");
   nn::Linear<float> back(3, 2);
   io::load(back, folder / "d");
   CHECK(test::same_bits(back.weight.to_vector(), f.weight.to_vector()));
   io::load(back, folder / "h");
   for (Index i = 0; i < 6; ++i) CHECK(back.weight.data()[i] == static_cast<float>(h.weight.data()[i]));
+  io::load(back, folder / "half");
+  for (Index i = 0; i < 6; ++i) CHECK(back.weight.data()[i] == static_cast<float>(half.weight.data()[i]));
+  CHECK(io::SafetensorsReader(folder / "half").find("weight")->dtype == Dtype::f16);
+  nn::Linear<f16> again(3, 2);
+  io::load(again, folder / "half");
+  for (Index i = 0; i < 6; ++i) CHECK(again.weight.data()[i].bits == half.weight.data()[i].bits);
 }
 
 TEST_CASE("strided tensors are written row-major, of every element type") {

@@ -31,7 +31,7 @@ struct Call {
 
 /// "all_gather number 7 of 4096 float"
 inline std::string to_string(const Call& c) {
-  constexpr const char* names[] = {"float", "double", "bf16", "int32", "int64", "uint8", "bool"};  // in the order of Dtype
+  constexpr const char* names[] = {"float", "double", "bf16", "f16", "int32", "int64", "uint8", "bool"};  // in the order of Dtype
   std::string text = std::string(name(c.kind)) + " number " + std::to_string(c.number);
   if (c.kind != Collective::barrier) text += " of " + std::to_string(c.count) + " " + names[static_cast<int>(c.dtype)];
   if (c.gpu) text += " on the GPU";

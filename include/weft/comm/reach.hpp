@@ -41,6 +41,7 @@ inline const Reach& reach_of<cpu>() {
           case Dtype::f32: return as(static_cast<float*>(nullptr));
           case Dtype::f64: return as(static_cast<double*>(nullptr));
           case Dtype::bf16: return as(static_cast<bf16*>(nullptr));
+          case Dtype::f16: return as(static_cast<f16*>(nullptr));
           case Dtype::i32: return as(static_cast<std::int32_t*>(nullptr));
           case Dtype::i64: return as(static_cast<std::int64_t*>(nullptr));
           case Dtype::u8: return as(static_cast<std::uint8_t*>(nullptr));

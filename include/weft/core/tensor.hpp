@@ -23,7 +23,7 @@ inline Index normal_axis(Index axis, Index rank, const char* op, Where where) {
 
 template <class T, class D = default_device>
 class Tensor {
-  static_assert(Element<T>, "weft: the element types are float, double, bf16, int32_t, int64_t, uint8_t and bool");
+  static_assert(Element<T>, "weft: the element types are float, double, bf16, f16, int32_t, int64_t, uint8_t and bool");
   static_assert(backend_built<D>,
                 "weft: this device's kernels are not part of this build; for cuda configure with -DWEFT_CUDA=ON, or choose cpu");
 
@@ -132,7 +132,7 @@ class Tensor {
   void set_slot(Ref<Slot> slot) { slot_ = std::move(slot); }
   /// True iff a recording tape would give it a gradient.
   bool requires_grad() const { return static_cast<bool>(slot_); }
-  /// This handle and its later copies become a leaf whose gradient is wanted (float for bf16). Returns
+  /// This handle and its later copies become a leaf whose gradient is wanted (float for bf16 and f16). Returns
   /// the handle.
   Tensor& require_grad() requires Real<T> {
     if (!slot_) {

@@ -59,8 +59,8 @@ struct DtypeRow {
 };
 /// Types in the order in which writers put the tensors: the widest first, so that each starts aligned.
 inline constexpr DtypeRow dtype_rows[] = {{Dtype::i64, "I64", 8},     {Dtype::f64, "F64", 8},   {Dtype::f32, "F32", 4},
-                                          {Dtype::i32, "I32", 4},     {Dtype::bf16, "BF16", 2}, {Dtype::u8, "U8", 1},
-                                          {Dtype::boolean, "BOOL", 1}};
+                                          {Dtype::i32, "I32", 4},     {Dtype::bf16, "BF16", 2}, {Dtype::f16, "F16", 2},
+                                          {Dtype::u8, "U8", 1},       {Dtype::boolean, "BOOL", 1}};
 constexpr std::size_t dtype_row(Dtype dtype) {
   std::size_t i = 0;
   while (dtype_rows[i].dtype != dtype) ++i;
@@ -86,7 +86,7 @@ Header parse_header(std::span<const Char> json, std::uint64_t file_size, std::st
 }  // namespace detail
 
 /// Checks and reads a header: `json` are its N bytes, without the 8 of the length; `file_size` is the whole file's.
-/// Accepts what the format allows (entries in any order, misaligned starts) in F64 F32 BF16 I64 I32 U8 BOOL with up
+/// Accepts what the format allows (entries in any order, misaligned starts) in F64 F32 BF16 F16 I64 I32 U8 BOOL with up
 /// to 8 axes; refuses with IoError all else. Takes at most 4 x file_size + 1 MiB of memory.
 inline Header parse_header(std::span<const char> json, std::uint64_t file_size, std::string_view path = "header",
                            Where where = here()) {

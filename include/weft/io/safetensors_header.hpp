@@ -99,7 +99,7 @@ class HeaderParser {
     for (const DtypeRow& row : dtype_rows)
       if (text == row.name) return entry().dtype = row.dtype, go(At::field);
     for (const char* known :
-         {"F16", "I8", "I16", "U16", "U32", "U64", "C64", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E5M2", "F8_E8M0"})
+         {"I8", "I16", "U16", "U32", "U64", "C64", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E5M2", "F8_E8M0"})
       if (text == known) wrong(shown(text) + ": " + text + " is not supported");
     wrong(shown(text));
   }
@@ -150,7 +150,7 @@ class HeaderParser {
       case At::name: expected = "each tensor and __metadata__ once, named by 1 to 65536 bytes without NUL"; break;
       case At::entry: expected = "an object with dtype, shape and data_offsets"; break;
       case At::field: expected = "each of dtype, shape and data_offsets, once,"; break;
-      case At::dtype: expected = "a dtype of F64, F32, BF16, I64, I32, U8, BOOL"; break;
+      case At::dtype: expected = "a dtype of F64, F32, BF16, F16, I64, I32, U8, BOOL"; break;
       case At::shape: expected = "a shape in [...]"; break;
       case At::extent: expected = "at most 8 extents, each a plain integer below 2^63"; break;
       case At::offsets: expected = "two offsets in [...]"; break;

@@ -36,7 +36,7 @@ inline void expect_shape(const SafetensorsReader& file, const Entry& entry, cons
 /// True iff T's values can come from elements of this type.
 template <class T>
 bool converts(Dtype type) {
-  return type == dtype_of<T> || (Real<T> && (type == Dtype::f32 || type == Dtype::f64 || type == Dtype::bf16));
+  return type == dtype_of<T> || (Real<T> && (type == Dtype::f32 || type == Dtype::f64 || type == Dtype::bf16 || type == Dtype::f16));
 }
 template <class T>
 void expect_type(const SafetensorsReader& file, const Entry& entry, Where where) {
@@ -52,7 +52,7 @@ void read_as(const SafetensorsReader& file, const Entry& entry, const Tensor<T, 
 }
 }  // namespace detail
 
-/// Overwrites x with an entry of a file, converting between float, double and bf16. Throws IoError where there is no such entry, its
+/// Overwrites x with an entry of a file, converting between float, double, bf16 and f16. Throws IoError where there is no such entry, its
 /// shape is not x's, or its type is of another kind.
 template <class T, class D>
 void read_tensor(const SafetensorsReader& file, const std::string& name, const Tensor<T, D>& x, Where where = here()) {
@@ -63,7 +63,8 @@ void read_tensor(const SafetensorsReader& file, const std::string& name, const T
   if constexpr (Real<T>) {
     if (entry->dtype == Dtype::f32) detail::read_as<float>(file, *entry, x);
     else if (entry->dtype == Dtype::f64) detail::read_as<double>(file, *entry, x);
-    else detail::read_as<bf16>(file, *entry, x);
+    else if (entry->dtype == Dtype::bf16) detail::read_as<bf16>(file, *entry, x);
+    else detail::read_as<f16>(file, *entry, x);
   } else {
     detail::read_as<T>(file, *entry, x);
   }

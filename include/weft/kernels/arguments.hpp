@@ -25,15 +25,15 @@ struct AdamWArgs {
   double lr_scale = 1;                  ///< of its lr
 };
 
-/// What a loss's gradients are multiplied by: a number, or 1 / max(*count, 1) where the device has counted what the loss runs over.
+/// What a loss's gradients are multiplied by: a number, or number / max(*count, 1) where the device has counted what the loss runs over.
 struct LossScale {
   double number = 1;
   const double* count = nullptr;
 
   LossScale(double scale) : number(scale) {}
-  explicit LossScale(const double* counted) : count(counted) {}
+  LossScale(double scale, const double* counted) : number(scale), count(counted) {}
   template <class S>
-  WEFT_INLINE S in() const { return static_cast<S>(count == nullptr ? number : 1 / (*count > 1 ? *count : 1)); }
+  WEFT_INLINE S in() const { return static_cast<S>(count == nullptr ? number : number / (*count > 1 ? *count : 1)); }
 };
 
 struct AttentionOptions {

@@ -5,7 +5,7 @@
 
 namespace weft::inline WEFT_ABI {
 
-/// x in type To: floats to integers toward zero, to bf16 to nearest even, to bool as x != 0. Between real types the gradient
+/// x in type To: floats to integers toward zero, to bf16 and f16 to nearest even, to bool as x != 0. Between real types the gradient
 /// is cast back.
 template <class To, class T, class D>
 Tensor<To, D> cast(const Tensor<T, D>& x, Where where = here()) {

@@ -38,7 +38,7 @@ Loss<stat_t<T>, D> cross_entropy(const Tensor<T, D>& logits, const Tensor<std::i
 }
 
 /// cross_entropy(linear(x, weight), labels), in chunks of rows. x (..., C), weight (V, C), labels (...). Where a tape records, the
-/// gradients are made here too, while a chunk's logits are there, for a loss divided by the step's count; backward scales them where it
+/// gradients are made here too, while a chunk's logits are there, for a loss divided by the step's count, times the tape's loss_scale; backward scales them where it
 /// is another. Throws ShapeError.
 template <class T, class W, class D>
 Loss<stat_t<T>, D> linear_cross_entropy(const Tensor<T, D>& x, const Tensor<W, D>& weight, const Tensor<std::int64_t, D>& labels,
@@ -63,8 +63,8 @@ Loss<stat_t<T>, D> linear_cross_entropy(const Tensor<T, D>& x, const Tensor<W, D
   auto dweight = op.grad_of_parameter(w_VC);
   const Tensor<T, D> dx_NC = dx ? like(x_NC) : Tensor<T, D>();
   const Tensor<param_grad_t<W>, D> dw_VC = dweight.early();
-  const double of_step = op.tape() != nullptr ? op.tape()->key().counts[0] : 0;
-  const kernels::LossScale scale = of_step > 0 ? 1 / of_step : count.counted().defined() ? kernels::LossScale(count.counted().data()) : 1 / std::max<double>(count, 1);
+  const double of_step = op.tape() != nullptr ? op.tape()->key().counts[0] : 0, by = op.tape() != nullptr ? op.tape()->options().loss_scale : 1;
+  const kernels::LossScale scale = of_step > 0 ? by / of_step : count.counted().defined() ? kernels::LossScale(by, count.counted().data()) : by / std::max<double>(count, 1);
   kernels::linear_cross_entropy<T, W>(D{}, x_NC, w_VC, labels_N, ignore_label, scale, sum, dx_NC, dw_VC);
   sum = op.record(sum, [count, scale, dx_NC, dw_VC, dx = std::move(dx), dweight = std::move(dweight)](const Tensor<stat_t<T>, D>& dsum) {
     if (dx) {

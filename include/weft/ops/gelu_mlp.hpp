@@ -8,7 +8,7 @@
 namespace weft::inline WEFT_ABI {
 
 /// y = gelu(x up^T + up_bias) down^T + down_bias, with gelu in the tanh approximation of GPT-2 (Hendrycks and Gimpel 2016). x (..., C), up
-/// (F, C), down (O, F), biases (F) and (O) or undefined -> (..., O). The gradients of weights and biases are float for bf16. As
+/// (F, C), down (O, F), biases (F) and (O) or undefined -> (..., O). The gradients of weights and biases are float for bf16 and f16. As
 /// linear(gelu_tanh(linear(x, ...)), ...), on the CPU to the bit. Throws ShapeError.
 template <class T, class W, class D>
 Tensor<T, D> gelu_mlp(const Tensor<T, D>& x, const Tensor<W, D>& up, const Tensor<W, D>& up_bias, const Tensor<W, D>& down,

@@ -31,7 +31,7 @@ void sum_rows(const Grad<G, D>& dbias, const In<T, D>& dy_NO) {
 }  // namespace detail
 
 /// y = x weight^T + bias. x (..., C), weight (O, C), bias (O) or undefined -> (..., O). Gradients of weight and bias are float
-/// for bf16. Throws ShapeError.
+/// for bf16 and f16. Throws ShapeError.
 template <class T, class W, class D>
 Tensor<T, D> linear(const Tensor<T, D>& x, const Tensor<W, D>& weight, const Tensor<W, D>& bias = {}, Where where = here()) {
   Op op("linear", where);

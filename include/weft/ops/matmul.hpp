@@ -54,10 +54,10 @@ void matmul_gradient(const Grad<T, D>& dx, const In<T, D>& a, const In<T, D>& b)
 }  // namespace detail
 
 /// y = a b over the last two axes: a (..., M, K), b (..., K, N) -> (..., M, N); leading axes broadcast. Throws ShapeError.
-/// Each element is summed along a fixed tree over K, in float for bf16.
+/// Each element is summed along a fixed tree over K, in float for bf16 and f16.
 template <class T, class D>
 Tensor<T, D> matmul(const Tensor<T, D>& a, const Tensor<T, D>& b, Where where = here()) {
-  static_assert(Real<T>, "weft: matmul takes float, double or bf16; cast integers first");
+  static_assert(Real<T>, "weft: matmul takes float, double, bf16 or f16; cast integers first");
   Op op("matmul", where);
   op.one_gradient_at_a_time();
   if (a.rank() < 2 || b.rank() < 2)

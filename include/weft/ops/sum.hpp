@@ -34,7 +34,7 @@ Tensor<T, D> sum(const Tensor<T, D>& x, const Dims& axes = {}, bool keep = false
 /// The mean over the given axes (none: all); NaN over nothing. As sum.
 template <class T, class D>
 Tensor<T, D> mean(const Tensor<T, D>& x, const Dims& axes = {}, bool keep = false, Where where = here()) {
-  static_assert(Real<T>, "weft: mean takes float, double or bf16; cast integers first");
+  static_assert(Real<T>, "weft: mean takes float, double, bf16 or f16; cast integers first");
   return detail::scaled_sum<kernels::MulScalar>("mean", x, axes, keep, true, where);
 }
 

@@ -8,7 +8,7 @@ namespace weft::inline WEFT_ABI::detail {
 /// y = F(x); dx = DF(dy, x): keeps the input, from which y can be made again.
 template <class F, class DF, class T, class D>
 Tensor<T, D> unary_from_input(const char* name, const Tensor<T, D>& x, Where where, F f = {}, DF df = {}) {
-  static_assert(Real<T>, "weft: this op takes float, double or bf16; cast integers first");
+  static_assert(Real<T>, "weft: this op takes float, double, bf16 or f16; cast integers first");
   Op op(name, where);
   Tensor<T, D> y = like(x);
   const auto make = [f](const Tensor<T, D>& out, const Tensor<T, D>& in) { kernels::map<F, T, T>(D{}, f, out, in); };
@@ -22,7 +22,7 @@ Tensor<T, D> unary_from_input(const char* name, const Tensor<T, D>& x, Where whe
 /// y = F(x); dx = DF(dy, y): keeps the output.
 template <class F, class DF, class T, class D>
 Tensor<T, D> unary_from_output(const char* name, const Tensor<T, D>& x, Where where, F f = {}, DF df = {}) {
-  static_assert(Real<T>, "weft: this op takes float, double or bf16; cast integers first");
+  static_assert(Real<T>, "weft: this op takes float, double, bf16 or f16; cast integers first");
   Op op(name, where);
   Tensor<T, D> y = like(x);
   kernels::map<F, T, T>(D{}, f, y, x);

@@ -23,6 +23,8 @@ namespace weft::inline WEFT_ABI::optim {
 /// beside kernels: the same bits, and of the 14 (bf16_states: 6, fp32: 12) bytes a parameter only 2 (2, 4) on the GPU between steps, but a step
 /// takes at least the time of these bytes over the bus, both ways at once (Ren et al. 2021, "ZeRO-Offload"). On the CPU it changes nothing.
 ///
+/// Gradients of a tape with a loss_scale are divided by it, as the norm is.
+///
 /// With a Communicator the same class trains on many ranks: each runs its own micro-batches, and step() sums the gradients over all.
 /// What ranks keep of 16 bytes a parameter (fp32) is by `zero` 16, 8 + 8/N, 4 + 12/N, 16/N (Rajbhandari et al. 2020, "ZeRO"). With
 /// zero 3 parameters are there only while a module that holds them runs. A call on one rank is one on all, in the same order. It must
@@ -55,7 +57,7 @@ class AdamW : private Sink {
     }
     Tape::step_ended();
     check_micro_batches(where);
-    if (eager() && micros_ == 0) backward_ended(true);  // gradients that no tape wrote
+    if (eager() && micros_ == 0) end_micro_batch();  // gradients that no tape wrote
     for_each_unit([](auto& u) { u.sum_micro_batches(); });
     if (!eager() && !config_.exact) for_each_unit([](auto& u) { u.collect(false); });
     units_.share_flags([this](auto&& f) { units_.for_each_place(f); }, where);
@@ -71,13 +73,13 @@ class AdamW : private Sink {
     }
     for_each_unit([this](auto& u) { u.note_bad(sums_.data() + u.norms_at); });
     const Index before = steps_.get();
-    const double norm = units_.norm(sums_, where);
+    const double norm = units_.norm(sums_, where) / loss_scale_;
     const GradientNorm result(norm, before);
     if (result.finite()) {
       prepare();
       offload_.finish();  // what a backward() that failed left under way
       steps_.set(before + 1);
-      const Tensor<float, D> scale = scalar<float, D>(options.clip > 0 && norm > options.clip ? static_cast<float>(options.clip / norm) : 1.0f);
+      const Tensor<float, D> scale = scalar<float, D>(static_cast<float>((options.clip > 0 && norm > options.clip ? options.clip / norm : 1) / loss_scale_));
       units_.release_all();
       for_each_unit([&](auto& u) {
         u.update(arguments(options.lr), scale, offload_, where);
@@ -104,6 +106,9 @@ class AdamW : private Sink {
     if (tape.key().micros > sharing_.size() || micros_ > 0)
       fail<ValueError>("adamw", "expected one micro-batch a rank and step for an update inside the backward, got " + std::to_string(tape.key().micros) +
                                     " on " + std::to_string(sharing_.size()) + " ranks", where, "gradients that accumulate need step()");
+    if (tape.options().loss_scale != 1)
+      fail<ValueError>("adamw", "expected a tape without a loss_scale for an update inside the backward, got " + std::to_string(tape.options().loss_scale), where,
+                       "whether a scale was too large is known only when all gradients exist: use step()");
     struct Updating {
       AdamW& self;
       bool whole = false;
@@ -227,6 +232,12 @@ class AdamW : private Sink {
   }
   void backward_ended(bool whole) override {
     if (!whole) return clear();
+    const double scale = tape_state().loss_scale;
+    scales_differ_ |= micros_ > 0 && scale != loss_scale_;
+    loss_scale_ = scale;
+    end_micro_batch();
+  }
+  void end_micro_batch() {
     ++micros_;
     if (eager()) {
       while (to_reduce_ < units_.size()) reduce_next();
@@ -286,6 +297,7 @@ class AdamW : private Sink {
     if (config_.exact && config_.zero < 2 && sharing_.size() > 1 && (micros_ & (micros_ - 1)) != 0)
       fail<ValueError>("adamw", "expected a power of two of micro-batches a rank for exact sums of ZeRO 0 and 1, got " + std::to_string(micros_), where,
                        "ZeRO 2 and 3 take any number");
+    if (scales_differ_) fail<ValueError>("adamw", "expected one loss_scale in all micro-batches of a step, got several", where);
   }
   /// The states stay: holes between activations would be no place for them, and the next step would need other memory.
   void prepare() {
@@ -318,7 +330,7 @@ class AdamW : private Sink {
   }
   GradientNorm record(const Tensor<double, D>& pieces, const StepOptions& options, Where where) {
     if constexpr (!std::is_same_v<D, cpu>) {
-      const auto recorded = steps_.record(pieces, options.clip, [this](double lr) { return arguments(lr); });
+      const auto recorded = steps_.record(pieces, options.clip, loss_scale_, [this](double lr) { return arguments(lr); });
       kernels::AdamWArgs args = arguments(options.lr);
       args.launch = recorded.launch;
       for_each_unit([&](auto& u) { u.update(args, recorded.scale, offload_, where); });
@@ -332,6 +344,7 @@ class AdamW : private Sink {
     any_ = false;
     reducing_ = nullptr;
     to_reduce_ = 0, micros_ = 0;
+    loss_scale_ = 1, scales_differ_ = false;
     for_each_unit([](auto& u) { u.clear(); });
     units_.release_all();
   }
@@ -345,6 +358,8 @@ class AdamW : private Sink {
   Offload<D> offload_;
   StepCount<D> steps_;
   Index micros_ = 0;                     // backwards since the last step
+  double loss_scale_ = 1;                // that these said
+  bool scales_differ_ = false;
   bool any_ = false;                     // a gradient has come since then
   Index faults_ = 0, recording_ = 0;     // that were thrown before it; in which it came
   std::size_t to_reduce_ = 0;            // units that have left in this backward

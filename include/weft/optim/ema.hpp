@@ -76,7 +76,9 @@ class Ema {
   AdamW<D>& optimizer_;
   double decay_;
   bool applied_ = false;
-  std::vector<std::variant<Entry<float>, Entry<double>, Entry<bf16>>> entries_;
+  using Any = std::conditional_t<std::is_same_v<D, cuda>, std::variant<Entry<float>, Entry<double>, Entry<bf16>, Entry<f16>>,
+                                 std::variant<Entry<float>, Entry<double>, Entry<bf16>>>;  // as units
+  std::vector<Any> entries_;
 };
 
 template <class D>

@@ -33,7 +33,7 @@ class StepCount {
     GradientNorm norm;
   };
   template <class F>
-  Recorded record(const Tensor<double, D>& pieces, double clip, F arguments) {
+  Recorded record(const Tensor<double, D>& pieces, double clip, double loss_scale, F arguments) {
     const auto* const launch = static_cast<const kernels::AdamWLaunch*>(gpu::launch_argument(std::make_unique<Argument<F>>(*this, std::move(arguments))));
     gpu::Fault wrong;
     wrong.raise = [](const gpu::Fault& f) {
@@ -42,7 +42,7 @@ class StepCount {
     };
     const Tensor<double, D> norm(Shape{});
     const Tensor<float, D> scale(Shape{});
-    kernels::adamw_scale(D{}, pieces, clip, launch, wrong, norm, scale, taken_);
+    kernels::adamw_scale(D{}, pieces, clip, loss_scale, launch, wrong, norm, scale, taken_);
     return {launch, scale, GradientNorm(norm.storage(), [](const Storage& block) {
               double value = 0;
               gpu::to_host(&value, block.data, sizeof value);

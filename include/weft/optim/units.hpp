@@ -12,11 +12,21 @@
 
 namespace weft::inline WEFT_ABI::optim {
 
+/// A unit of weights of any type. f16 is for training on the GPU.
+template <class D>
+struct UnitOfAny {
+  using type = std::variant<Unit<float, D>, Unit<double, D>, Unit<bf16, D>>;
+};
+template <>
+struct UnitOfAny<cuda> {
+  using type = std::variant<Unit<float, cuda>, Unit<double, cuda>, Unit<bf16, cuda>, Unit<f16, cuda>>;
+};
+
 /// Each element of a list of modules is a unit, such as a block of a transformer; the rest is another. (One for each type of weights.)
 template <class D>
 class Units {
  public:
-  using Any = std::variant<Unit<float, D>, Unit<double, D>, Unit<bf16, D>>;
+  using Any = typename UnitOfAny<D>::type;
   using Sums = std::vector<double, CachedAllocator<double>>;
   struct Home {
     Any* unit;
@@ -65,6 +75,7 @@ class Units {
     }, [&](const std::string& path, const auto& p) {
       if (!p.slot()) return;
       using W = typename std::remove_cvref_t<decltype(p)>::value_type;
+      static_assert(!(std::is_same_v<W, f16> && std::is_same_v<D, cpu>), "weft: weights of f16 are trained on the GPU; on the CPU use float or bf16");
       if (!unit_path.empty() && !path.starts_with(unit_path + ".")) unit_path = "";
       Any*& owner = owners[p.storage().get()];
       if (owner == nullptr) {

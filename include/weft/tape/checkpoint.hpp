@@ -30,13 +30,13 @@ Tensor<T, D> checkpoint_impl(F fn, Where where, const Tensor<T, D>& first, const
   std::vector<Grad<T, D>, CachedAllocator<Grad<T, D>>> pending;  // keeps `ready` of the parameters inside from firing too early
   for (const Ref<Slot>& slot : read) pending.push_back(op.template grad_of_slot<T, D>(slot));
   const Key key = op.tape()->key();
-  const bool check = op.tape()->options().check;
+  const TapeOptions options{.check = op.tape()->options().check, .loss_scale = op.tape()->options().loss_scale, .recompute = true};
   const Scope scope = current_scope();
   return op.record(y, [=, pending = std::move(pending), saved = std::tuple(op.save(first), op.save(rest)...),
                        grads = std::tuple(op.grad_of(first), op.grad_of(rest)...)](const Tensor<T, D>& dy) {
     std::apply([](const auto&... input) { (input.get(), ...); }, saved);  // throws where one was written in place
     current_scope() = scope;
-    Tape inner(key, {.check = check, .recompute = true}, where);
+    Tape inner(key, options, where);
     inner.set_ordinals(ordinals);
     const Tensor<T, D> again = fn(first, rest...);
     if (again.storage()->refs == 1) again.storage()->forget();  // only its gradient is wanted: what ended it is never computed

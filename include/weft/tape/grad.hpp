@@ -40,9 +40,9 @@ template <class T, class D>
 int begin_write(Slot& slot) {
   Slot& root = slot.base();
   const Index n = numel(root.shape);
+  if (root.sink != nullptr) tape_state().note(root.sink);
   if (!root.buffer) {
     const std::size_t bytes = static_cast<std::size_t>(n) * sizeof(T);
-    if (root.sink != nullptr) tape_state().note(root.sink);
     if (root.sink != nullptr && !root.claimed) root.buffer = root.sink->place(root, bytes);
     if (!root.buffer) root.buffer = new_storage<D>(bytes);
     if (slot.covers) return 0;
@@ -105,7 +105,7 @@ class Grad {
 
   operator Out<T, D>() const {
     if (!slot_) return {};
-    if (apart_ || slot_->dtype != dtype_of<T>) {  // a bf16 parameter's gradient is float: take it here, add it when the record ends
+    if (apart_ || slot_->dtype != dtype_of<T>) {  // a narrow parameter's gradient is float: take it here, add it when the record ends
       narrow_ = new_storage<D>(static_cast<std::size_t>(numel(slot_->shape)) * sizeof(T));
       return {static_cast<T*>(narrow_->data), slot_->shape, row_major(slot_->shape), 0};
     }
@@ -150,8 +150,8 @@ class Grad {
  private:
   void flush() {
     if (slot_->dtype == dtype_of<T>) add_narrow<T>();
-    else if constexpr (std::is_same_v<T, bf16>) add_narrow<float>();
-    else if constexpr (std::is_same_v<T, float>) add_narrow<bf16>();
+    else if constexpr (Narrow<T>) add_narrow<float>();
+    else if constexpr (std::is_same_v<T, float>) slot_->dtype == Dtype::f16 ? add_narrow<f16>() : add_narrow<bf16>();
   }
   template <class G>
   void add_narrow() {

@@ -18,6 +18,7 @@ struct TapeState {
   Tape* tape = nullptr;                          ///< the innermost tape that still records
   bool paused = false;                           ///< inside NoGrad
   bool in_backward = false;
+  double loss_scale = 1;                         ///< of the backward that runs
   SlotList* collected = nullptr;                 ///< a checkpoint's first pass notes here what it reads from outside
   std::vector<Sink*, CachedAllocator<Sink*>> sinks;  ///< those that got a gradient in the backward that runs
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <vector>
 
 #include "weft/tape/loss.hpp"
@@ -29,6 +30,7 @@ struct AuditEdge {
 
 struct TapeOptions {
   bool check = false;      ///< every op's output and gradient must be finite, else NumericError names the op
+  double loss_scale = 1;   ///< gradients are multiplied by it, and AdamW divides by it: what keeps those of f16 in range (optim::LossScale)
   std::vector<AuditEdge>* audit = nullptr;  ///< every record is noted there too
   bool recompute = false;  ///< a checkpoint's own, inside a backward
 };
@@ -40,6 +42,8 @@ class Tape {
       : key_(key), options_(options), where_(where), outer_(tape_state().tape), serial_(++serials()) {
     if (tape_state().in_backward && !options.recompute)
       fail<TapeError>("tape", "expected no new tape inside a backward: gradients are first order", where);
+    if (!(options.loss_scale > 0 && std::isfinite(options.loss_scale)))
+      fail<ValueError>("tape", "expected a finite loss_scale above 0, got " + std::to_string(options.loss_scale), where);
     tape_state().tape = this;
   }
   ~Tape() {
@@ -89,8 +93,8 @@ class Tape {
     bool reached = false;
     for (std::size_t i = 0; i < loss.terms().size(); ++i) {
       const auto& term = loss.terms()[i];
-      if (term.count.counted().defined() && !term.per_micro_batch && !(key_.counts[i] > 0)) reached |= seed(term.sum, term.weight, term.count.counted());
-      else reached |= seed(term.sum, term.weight / denominator(term, key_.counts[i]));
+      if (term.count.counted().defined() && !term.per_micro_batch && !(key_.counts[i] > 0)) reached |= seed(term.sum, term.weight * options_.loss_scale, term.count.counted());
+      else reached |= seed(term.sum, term.weight * options_.loss_scale / denominator(term, key_.counts[i]));
     }
     if (!reached) nothing_reached(where);
     run();
@@ -103,15 +107,17 @@ class Tape {
     if (y.numel() != 1)
       fail<ShapeError>("backward", "expected a loss of one element, got shape " + to_string(y.shape()), where,
                        "reduce it first, for instance mean(loss)");
-    if (!seed(y, 1)) nothing_reached(where);
+    if (!seed(y, options_.loss_scale)) nothing_reached(where);
     run();
   }
-  /// Gradients of y weighted by dy: the product of dy with the Jacobian.
+  /// Gradients of y weighted by dy: the product of dy with the Jacobian. dy holds the loss's scale, which may so be no option.
   template <class T, class D>
   void backward(const Tensor<T, D>& y, const Tensor<T, D>& dy, Where where = here()) {
     check_can_run(where);
     if (!(y.shape() == dy.shape()))
       fail<ShapeError>("backward", "expected dy of y's shape " + to_string(y.shape()) + ", got " + to_string(dy.shape()), where);
+    if (options_.loss_scale != 1 && !options_.recompute)
+      fail<ValueError>("backward", "expected a loss_scale of 1 where dy is given, got " + std::to_string(options_.loss_scale), where, "multiply dy, and divide the gradients");
     if (!y.slot() || !reaches(y.slot()->base())) nothing_reached(where);
     Grad<T, D>(y.slot()).take(dy);
     run();
@@ -191,6 +197,7 @@ class Tape {
 
   void run() {
     end();  // nothing records after this, nor from inside
+    if (!tape_state().in_backward) tape_state().loss_scale = options_.loss_scale;
     struct Running {
       bool before = std::exchange(tape_state().in_backward, true), whole = false;
       Scope scope = current_scope();

@@ -201,6 +201,8 @@ WEFT_INLINE inline void load(const T* x, typename Register<stat_t<T>, I>::Vector
     const auto halves = *reinterpret_cast<const typename R::Halves*>(x);
     const typename R::Bits bits = __builtin_convertvector(halves, typename R::Bits) << 16;
     v = reinterpret_cast<typename R::Vector>(bits);  // the same bits
+  } else if constexpr (std::is_same_v<T, f16>) {
+    for (Index i = 0; i < R::lanes; ++i) v[i] = static_cast<float>(x[i]);
   } else {
     v = *reinterpret_cast<const typename R::Loose*>(x);
   }

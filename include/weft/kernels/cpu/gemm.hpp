@@ -1,4 +1,4 @@
-// Matrix products as tiles, for float, double and bf16 of any strides. Each element is a chain of multiply-adds (fused from AVX2 on) over
+// Matrix products as tiles, of real types and any strides. Each element is a chain of multiply-adds (fused from AVX2 on) over
 // pieces of 384 along K, and the pieces are added in order: its bits depend on its row, its column and K alone (of bf16 the links are
 // pairs along K where the processor multiplies these, core/simd.hpp), never on M, N, the batch, the layout, the tiles or the number of
 // threads. oneDNN's dnnl_sgemm, a few hundredths faster on most large shapes and a fifth on the largest, does not have that, so it is a

@@ -1,4 +1,4 @@
-// Packing for matrix multiplication: operands of any strides, float, double or bf16, become small contiguous panels of
+// Packing for matrix multiplication: operands of any strides, of any real type, become small contiguous panels of
 // the type that is computed in. Packing copies and widens, it never rounds.
 #pragma once
 
@@ -30,6 +30,9 @@ struct Half {
     const Bits bits = reinterpret_cast<Bits>(Words{word, 0});
     v = reinterpret_cast<Vec>(__builtin_shufflevector(Bits{}, bits, 0, 8, 1, 9, 2, 10, 3, 11));
   }
+  WEFT_INLINE void load(const f16* from) {
+    for (int i = 0; i < 4; ++i) v[i] = static_cast<float>(from[i]);
+  }
 };
 template <class T>
 struct Run {
@@ -38,6 +41,7 @@ struct Run {
 
   WEFT_INLINE void load(const T* from) { __builtin_memcpy(&v, from, 32); }
   WEFT_INLINE void load(const bf16* from) { load(from, from + 4); }
+  WEFT_INLINE void load(const f16* from) { load(from, from + 4); }
   /// Half a run each, from two places.
   template <class S>
   WEFT_INLINE void load(const S* low, const S* high) {

@@ -1,4 +1,4 @@
-// Matrix multiplication on the CPU: plain, batched, and grouped by expert, for float, double and bf16. The bits of an
+// Matrix multiplication on the CPU: plain, batched, and grouped by expert, for real types. The bits of an
 // element depend on its row, its column and K alone (kernels/cpu/gemm.hpp).
 #pragma once
 
@@ -28,11 +28,11 @@ inline Index batch_offset(const Shape& shape, const Strides& strides, Index i) {
 
 /// c (..., M, N) (+)= a (..., M, K) b (..., K, N) [+ bias (N)]. The leading axes of all three are equal, with strides
 /// of 0 where one was expanded. a and b may have any strides; c's last axis and bias have stride 1 (or extent <= 1).
-/// Types: all double, or any of float and bf16, summed in float and rounded once. K = 0 gives zeros plus bias. With
+/// Types: all double, or any of float, bf16 and f16, summed in float and rounded once. K = 0 gives zeros plus bias. With
 /// beta 1 the whole sum is added once.
 template <class TA, class TB, class TC>
 void matmul(cpu, In<TA, cpu> a, In<TB, cpu> b, Out<TC, cpu> c, In<TB, cpu> bias = {}) {
-  static_assert(gemm::types_fit<TA, TB, TC>, "weft: matmul takes all double, or float and bf16");
+  static_assert(gemm::types_fit<TA, TB, TC>, "weft: matmul takes all double, or float, bf16 and f16");
   if (!c) return;
   // A batch of rows times one matrix is one larger product.
   while (c.shape.rank() > 2) {
@@ -68,7 +68,7 @@ void matmul(cpu, In<TA, cpu> a, In<TB, cpu> b, Out<TC, cpu> c, In<TB, cpu> bias 
 /// outside all ranges are left alone.
 template <class TA, class TB, class TC>
 void grouped_matmul(cpu, In<TA, cpu> x, In<TB, cpu> w, In<std::int64_t, cpu> offsets, Out<TC, cpu> y) {
-  static_assert(gemm::types_fit<TA, TB, TC>, "weft: grouped_matmul takes all double, or float and bf16");
+  static_assert(gemm::types_fit<TA, TB, TC>, "weft: grouped_matmul takes all double, or float, bf16 and f16");
   if (!y) return;
   const Index E = w.shape[0], K = w.shape[1], M = w.shape[2];
   assert(x.shape[1] == K && y.shape[1] == M && y.shape[0] == x.shape[0] && offsets.numel() == E + 1);
@@ -98,7 +98,7 @@ void grouped_matmul(cpu, In<TA, cpu> x, In<TB, cpu> w, In<std::int64_t, cpu> off
 template <class TA, class TB, class TC>
 void grouped_matmul_weight_gradient(cpu, In<TA, cpu> x, In<TB, cpu> dy, In<std::int64_t, cpu> offsets,
                                     Out<TC, cpu> dw) {
-  static_assert(gemm::types_fit<TA, TB, TC>, "weft: the grouped gradient takes all double, or float and bf16");
+  static_assert(gemm::types_fit<TA, TB, TC>, "weft: the grouped gradient takes all double, or float, bf16 and f16");
   if (!dw) return;
   if (dw.shape[2] > 1 && dw.strides[2] != 1) {  // then dw^T = dy^T x
     std::swap(dw.shape[1], dw.shape[2]);

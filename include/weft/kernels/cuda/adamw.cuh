@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(256) squared_norm_kernel(const G* grad, Index 
   }
 }
 
-__global__ void __launch_bounds__(1024) adamw_scale_kernel(double* pieces, Index n, double clip, const AdamWLaunch* launch,
+__global__ void __launch_bounds__(1024) adamw_scale_kernel(double* pieces, Index n, double clip, double loss_scale, const AdamWLaunch* launch,
                                                            const __grid_constant__ weft::gpu::Fault wrong, weft::gpu::Fault* fault, double* norm,
                                                            float* scale, std::int64_t* taken) {
   for (Index step = 1; step < n; step *= 2) {
@@ -138,23 +138,23 @@ __global__ void __launch_bounds__(1024) adamw_scale_kernel(double* pieces, Index
     __syncthreads();
   }
   if (threadIdx.x != 0) return;
-  const double root = n > 0 ? std::sqrt(pieces[0]) : 0.0;
+  const double root = n > 0 ? std::sqrt(pieces[0]) / loss_scale : 0.0;
   *norm = root;
   if (!(root - root == 0)) note(fault, wrong, launch->step - 1, __double_as_longlong(root));
   if (faulty(fault)) {
     *scale = std::numeric_limits<float>::quiet_NaN();
     if (taken[1] == 0) taken[0] = launch->step - 1, taken[1] = 1;
   } else {
-    *scale = clip > 0 && root > clip ? static_cast<float>(clip / root) : 1.0f;
+    *scale = static_cast<float>((clip > 0 && root > clip ? clip / root : 1) / loss_scale);
     taken[0] = launch->step, taken[1] = 0;
   }
 }
 
 }  // namespace gpu
 
-void adamw_scale(cuda, Out<double, cuda> pieces, double clip, const AdamWLaunch* launch, const weft::gpu::Fault& wrong, Out<double, cuda> norm,
+void adamw_scale(cuda, Out<double, cuda> pieces, double clip, double loss_scale, const AdamWLaunch* launch, const weft::gpu::Fault& wrong, Out<double, cuda> norm,
                  Out<float, cuda> scale, Out<std::int64_t, cuda> taken) {
-  gpu::adamw_scale_kernel<<<1, 1024, 0, gpu::stream()>>>(pieces.data, pieces.numel(), clip, launch, wrong, &weft::gpu::fault(), norm.data, scale.data, taken.data);
+  gpu::adamw_scale_kernel<<<1, 1024, 0, gpu::stream()>>>(pieces.data, pieces.numel(), clip, loss_scale, launch, wrong, &weft::gpu::fault(), norm.data, scale.data, taken.data);
   gpu::check_launch("adamw");
 }
 

@@ -13,10 +13,10 @@ void adamw_step(cuda, Out<W, cuda> param, Out<stat_t<W>, cuda> master, In<G, cud
                 const AdamWArgs& args, In<float, cuda> scale);
 
 /// What the host does between the norm and the update, for a recorded step. norm () = the root of the sum of `pieces`, which are used up, in
-/// tree_sum's tree; scale () = clip / norm where that is below 1 and clip is not 0, else 1; taken (2) = {launch->step, 0}. Where the norm
+/// tree_sum's tree; scale () = clip / norm where that is below 1 and clip is not 0, else 1, both divided by the tape's loss_scale; taken (2) = {launch->step, 0}. Where the norm
 /// is not finite, `wrong` is noted in gpu::fault() with its bits and the number of steps before; where anything stands there, scale is NaN, and
 /// taken, the first time, {launch->step - 1, 1}.
-void adamw_scale(cuda, Out<double, cuda> pieces, double clip, const AdamWLaunch* launch, const weft::gpu::Fault& wrong, Out<double, cuda> norm,
+void adamw_scale(cuda, Out<double, cuda> pieces, double clip, double loss_scale, const AdamWLaunch* launch, const weft::gpu::Fault& wrong, Out<double, cuda> norm,
                  Out<float, cuda> scale, Out<std::int64_t, cuda> taken);
 
 /// As on the CPU: kernels/cpu/adamw.hpp.

@@ -1,4 +1,4 @@
-// Attention on the GPU: which kernels serve a call. bf16 in aligned heads of 32, 64, 96 or 128 elements goes to the tensor cores, all else
+// Attention on the GPU: which kernels serve a call. bf16 and f16 in aligned heads of 32, 64, 96 or 128 elements go to the tensor cores, all else
 // to plain arithmetic in stat_t; the choice depends on the device and the call's shape, strides and alignment alone. A build that found
 // cuDNN asks it first; WEFT_ATTENTION=weft in the environment leaves all to our own kernels. Windows and documents are theirs too, with a
 // backward in two passes.
@@ -24,24 +24,24 @@ inline bool has_wgmma() {
 #else
   static const bool has = [] {
     cudaFuncAttributes attributes;
-    check(cudaFuncGetAttributes(&attributes, tensor_forward<Wgmma<64>>), "attention");
-    return attributes.maxThreadsPerBlock >= TensorForward<Wgmma<64>>::threads;
+    check(cudaFuncGetAttributes(&attributes, tensor_forward<Wgmma<bf16, 64>>), "attention");
+    return attributes.maxThreadsPerBlock >= TensorForward<Wgmma<bf16, 64>>::threads;
   }();
   return has;
 #endif
 }
 
-/// Calls f with the engine that takes heads of this width; false where the tensor cores do not. A negative scale would turn the largest
+/// Calls f with the engine that takes heads of this type and width; false where the tensor cores do not. A negative scale would turn the largest
 /// score into the smallest.
-template <class F, class... X>
+template <class T, class F, class... X>
 bool on_tensor_cores(const Sizes& n, F&& f, const X&... x) {
   if (!(n.scale > 0) || !(x.aligned(8) && ...)) return false;
-  if (n.D == 64 && has_wgmma()) f(Wgmma<64>());
-  else if (n.D == 128 && has_wgmma()) f(Wgmma<128>());
-  else if (n.D == 32) f(Mma<32>());
-  else if (n.D == 64) f(Mma<64>());
-  else if (n.D == 96) f(Mma<96>());
-  else if (n.D == 128) f(Mma<128>());
+  if (n.D == 64 && has_wgmma()) f(Wgmma<T, 64>());
+  else if (n.D == 128 && has_wgmma()) f(Wgmma<T, 128>());
+  else if (n.D == 32) f(Mma<T, 32>());
+  else if (n.D == 64) f(Mma<T, 64>());
+  else if (n.D == 96) f(Mma<T, 96>());
+  else if (n.D == 128) f(Mma<T, 128>());
   else return false;
   return true;
 }
@@ -58,12 +58,12 @@ void attention_forward(cuda, In<T, cuda> q, In<T, cuda> k, In<T, cuda> v, Out<T,
   const auto y_rows = a::rows(y);
   const auto lse_rows = a::statistics(lse);
   const a::FoundLimits found(n, a::documents(options, starts));
-  if constexpr (std::is_same_v<T, bf16>) {
+  if constexpr (Narrow<T>) {
 #if defined(WEFT_CUDNN)
     if (!found.limits && a::cudnn_forward(n, q_rows, k_rows, v_rows, y_rows, lse.contiguous() && lse.beta == 0 ? lse.data : nullptr)) return;
 #endif
     const auto launch = [&](auto engine) { a::launch_tensor_forward<decltype(engine)>(n, found.limits, q_rows, k_rows, v_rows, y_rows, lse_rows); };
-    if (a::on_tensor_cores(n, launch, q_rows, k_rows, v_rows, y_rows)) return;
+    if (a::on_tensor_cores<T>(n, launch, q_rows, k_rows, v_rows, y_rows)) return;
   }
   a::launch_simt_forward<T>(n, found.limits, q_rows, k_rows, v_rows, y_rows, lse_rows);
 }
@@ -80,7 +80,7 @@ void attention_backward(cuda, In<T, cuda> dy, In<T, cuda> q, In<T, cuda> k, In<T
   const auto dq_rows = a::rows(dq), dk_rows = a::rows(dk), dv_rows = a::rows(dv);
   const a::FoundLimits found(n, a::documents(options, starts));
 #if defined(WEFT_CUDNN)
-  if constexpr (std::is_same_v<T, bf16>)
+  if constexpr (Narrow<T>)
     if (!found.limits && !(n.D == 128 && a::has_wgmma()) &&
         a::cudnn_backward(n, q_rows, k_rows, v_rows, dy_rows, y_rows, lse.contiguous() ? lse.data : nullptr, dq_rows, dk_rows, dv_rows))
       return;
@@ -91,14 +91,14 @@ void attention_backward(cuda, In<T, cuda> dy, In<T, cuda> q, In<T, cuda> k, In<T
   S *lse_scratch = scratch.data(), *delta = lse_scratch + queries;
   const a::QueryStatistics<S> statistics{lse_scratch, delta, a::padded_queries(n)};
   const auto prepare = [&](double factor) { a::launch_query_statistics<T>(n, dy_rows, y_rows, lse_rows, factor, lse_scratch, delta); };
-  if constexpr (std::is_same_v<T, bf16>) {
+  if constexpr (Narrow<T>) {
     const auto launch = [&](auto engine) {
       prepare(1.4426950408889634);  // 1 / ln 2: scores are powers of 2 there
       if constexpr (engine.warpgroups)
         if (!found.limits && a::launch_once_backward<engine.D>(n, q_rows, k_rows, v_rows, dy_rows, statistics, dq_rows, dk_rows, dv_rows)) return;
       a::launch_tensor_backward<decltype(engine)>(n, found.limits, q_rows, k_rows, v_rows, dy_rows, statistics, dq_rows, dk_rows, dv_rows);
     };
-    if (a::on_tensor_cores(n, launch, dy_rows, q_rows, k_rows, v_rows, dq_rows, dk_rows, dv_rows)) return;
+    if (a::on_tensor_cores<T>(n, launch, dy_rows, q_rows, k_rows, v_rows, dq_rows, dk_rows, dv_rows)) return;
   }
   prepare(1);
   a::launch_simt_backward<T>(n, found.limits, q_rows, k_rows, v_rows, dy_rows, statistics, dq_rows, dk_rows, dv_rows);

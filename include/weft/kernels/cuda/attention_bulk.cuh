@@ -9,19 +9,21 @@
 namespace weft::inline WEFT_ABI::kernels::gpu::attention {
 
 /// Where a tensor's tiles of 64 rows by 64 columns are; rows beyond T are read as zeros. False where the hardware does not take its strides.
-inline bool tile_map(CUtensorMap& map, const Rows<const bf16>& x, int B, int T, int heads, int D) {
+template <class Element>
+bool tile_map(CUtensorMap& map, const Rows<const Element>& x, int B, int T, int heads, int D) {
   static const auto encode = [] {
     void* found = nullptr;
     cudaDriverEntryPointQueryResult result;
     if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result) != cudaSuccess) found = nullptr;
     return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(found);
   }();
-  const auto bytes = [&](int extent, Index stride) { return static_cast<cuuint64_t>((extent > 1 ? stride : D) * Index{sizeof(bf16)}); };
+  const auto bytes = [&](int extent, Index stride) { return static_cast<cuuint64_t>((extent > 1 ? stride : D) * Index{sizeof(Element)}); };
   const auto count = [](int n) { return static_cast<cuuint64_t>(n); };
   const cuuint64_t extents[]{count(D), count(T), count(heads), count(B)};
   const cuuint64_t strides[]{bytes(T, x.time), bytes(heads, x.head), bytes(B, x.batch)};
   const cuuint32_t box[]{64, 64, 1, 1}, apart[]{1, 1, 1, 1};
-  return encode != nullptr && encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<bf16*>(x.data), extents, strides, box, apart,
+  constexpr auto type = std::is_same_v<Element, f16> ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+  return encode != nullptr && encode(&map, type, 4, const_cast<Element*>(x.data), extents, strides, box, apart,
                                      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                                      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }

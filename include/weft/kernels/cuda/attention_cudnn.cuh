@@ -1,5 +1,5 @@
 // cuDNN's fused attention, the twin of our own kernels on a GPU of compute capability 9: the same lse, so that a forward of one and a
-// backward of the other fit. The backward is cuDNN's deterministic one, which keeps a (Tq, Tk) matrix of bf16 a head in its workspace; it
+// backward of the other fit. The backward is cuDNN's deterministic one, which keeps a (Tq, Tk) matrix of 16 bits an element a head in its workspace; it
 // goes over the heads in pieces of at most 4 GiB, and is used for wide heads whose backward takes two passes here: our own in one pass is
 // faster.
 #pragma once
@@ -20,6 +20,7 @@ enum : Index { id_q = 1, id_k, id_v, id_y, id_lse, id_scale, id_masked, id_dy, i
 
 /// All that a plan depends on.
 struct Problem {
+  cudnnDataType_t type;
   Index B, Tq, Tk, H, K, D;
   bool causal, backward;
   struct Layout {
@@ -55,10 +56,10 @@ inline const dnn::Tensor& causal_mask(dnn::Graph& g, const Problem& p, const dnn
 /// y = softmax(mask(scale q k^T)) v and lse, in the operations that cuDNN knows as attention.
 inline dnn::Graph forward_graph(const Problem& p) {
   dnn::Graph g;
-  const auto& q = g.tensor(id_q, CUDNN_DATA_BFLOAT16, p.queries(), strides(p.q));
-  const auto& k_t = g.tensor(id_k, CUDNN_DATA_BFLOAT16, transposed(p.keys()), transposed(strides(p.k)));
-  const auto& v = g.tensor(id_v, CUDNN_DATA_BFLOAT16, p.keys(), strides(p.v));
-  const auto& y = g.tensor(id_y, CUDNN_DATA_BFLOAT16, p.queries(), strides(p.y));
+  const auto& q = g.tensor(id_q, p.type, p.queries(), strides(p.q));
+  const auto& k_t = g.tensor(id_k, p.type, transposed(p.keys()), transposed(strides(p.k)));
+  const auto& v = g.tensor(id_v, p.type, p.keys(), strides(p.v));
+  const auto& y = g.tensor(id_y, p.type, p.queries(), strides(p.y));
   const auto& lse = g.tensor(id_lse, CUDNN_DATA_FLOAT, p.statistics(), dnn::packed(p.statistics()));
 
   const auto& scaled = g.map(CUDNN_POINTWISE_MUL, g.matmul(q, k_t, g.value(p.scores())), g.number(id_scale), g.value(p.scores()));
@@ -67,7 +68,7 @@ inline dnn::Graph forward_graph(const Problem& p) {
   const auto& e = g.map(CUDNN_POINTWISE_EXP, g.map(CUDNN_POINTWISE_SUB, scores, top, g.value(p.scores())), g.value(p.scores()));
   const auto& sum = g.reduce(CUDNN_REDUCE_TENSOR_ADD, e, g.value(p.statistics()));
   g.map(CUDNN_POINTWISE_ADD, top, g.map(CUDNN_POINTWISE_LOG, sum, g.value(p.statistics())), lse);
-  g.matmul(g.map(CUDNN_POINTWISE_DIV, e, sum, g.value(p.scores(), CUDNN_DATA_BFLOAT16)), v, y);
+  g.matmul(g.map(CUDNN_POINTWISE_DIV, e, sum, g.value(p.scores(), p.type)), v, y);
   return g;
 }
 
@@ -76,15 +77,15 @@ inline dnn::Graph backward_graph(const Problem& p) {
   dnn::Graph g;
   const dnn::Extents queries = p.queries(), keys = p.keys(), scores = p.scores(), statistics = p.statistics();
   const dnn::Extents keys_of_all{p.B, p.H, p.Tk, p.D};
-  const auto& q = g.tensor(id_q, CUDNN_DATA_BFLOAT16, queries, strides(p.q));
-  const auto& k_t = g.tensor(id_k, CUDNN_DATA_BFLOAT16, transposed(keys), transposed(strides(p.k)));
-  const auto& v_t = g.tensor(id_v, CUDNN_DATA_BFLOAT16, transposed(keys), transposed(strides(p.v)));
-  const auto& y = g.tensor(id_y, CUDNN_DATA_BFLOAT16, queries, strides(p.y));
+  const auto& q = g.tensor(id_q, p.type, queries, strides(p.q));
+  const auto& k_t = g.tensor(id_k, p.type, transposed(keys), transposed(strides(p.k)));
+  const auto& v_t = g.tensor(id_v, p.type, transposed(keys), transposed(strides(p.v)));
+  const auto& y = g.tensor(id_y, p.type, queries, strides(p.y));
   const auto& lse = g.tensor(id_lse, CUDNN_DATA_FLOAT, statistics, dnn::packed(statistics));
-  const auto& dy = g.tensor(id_dy, CUDNN_DATA_BFLOAT16, queries, strides(p.dy));
-  const auto& dq = g.tensor(id_dq, CUDNN_DATA_BFLOAT16, queries, strides(p.dq));
-  const auto& dk = g.tensor(id_dk, CUDNN_DATA_BFLOAT16, keys, strides(p.dk));
-  const auto& dv = g.tensor(id_dv, CUDNN_DATA_BFLOAT16, keys, strides(p.dv));
+  const auto& dy = g.tensor(id_dy, p.type, queries, strides(p.dy));
+  const auto& dq = g.tensor(id_dq, p.type, queries, strides(p.dq));
+  const auto& dk = g.tensor(id_dk, p.type, keys, strides(p.dk));
+  const auto& dv = g.tensor(id_dv, p.type, keys, strides(p.dv));
   const auto& delta = g.tensor(id_delta, CUDNN_DATA_FLOAT, statistics, dnn::packed(statistics));
   const auto& scale = g.number(id_scale);
   const auto mul = [&](const dnn::Tensor& a, const dnn::Tensor& b) -> const dnn::Tensor& {
@@ -93,11 +94,11 @@ inline dnn::Graph backward_graph(const Problem& p) {
   const auto sub = [&](const dnn::Tensor& a, const dnn::Tensor& b) -> const dnn::Tensor& {
     return g.map(CUDNN_POINTWISE_SUB, a, b, g.value(a.shape));
   };
-  // x^T in bf16, and its product with `rows`, summed over the heads of a group.
+  // x^T in 16 bits, and its product with `rows`, summed over the heads of a group.
   const auto to_keys = [&](const dnn::Tensor& x, const dnn::Tensor& rows, const dnn::Tensor& to) {
-    const auto& x_t = g.view(x, g.value(transposed(scores), transposed(dnn::packed(scores)), CUDNN_DATA_BFLOAT16));
+    const auto& x_t = g.view(x, g.value(transposed(scores), transposed(dnn::packed(scores)), p.type));
     if (p.H == p.K) g.matmul(x_t, rows, to);
-    else g.reduce(CUDNN_REDUCE_TENSOR_ADD, g.matmul(x_t, rows, g.value(keys_of_all, CUDNN_DATA_BFLOAT16)), to);
+    else g.reduce(CUDNN_REDUCE_TENSOR_ADD, g.matmul(x_t, rows, g.value(keys_of_all, p.type)), to);
   };
 
   const auto& sum = g.reduce(CUDNN_REDUCE_TENSOR_ADD, mul(dy, y), g.value(statistics));
@@ -107,7 +108,7 @@ inline dnn::Graph backward_graph(const Problem& p) {
   to_keys(probability, dy, dv);
   const auto& ds = mul(mul(sub(g.matmul(dy, v_t, g.value(scores)), delta), probability), scale);
   to_keys(ds, q, dk);
-  const auto& k = g.view(k_t, g.value(keys, strides(p.k), CUDNN_DATA_BFLOAT16));
+  const auto& k = g.view(k_t, g.value(keys, strides(p.k), p.type));
   g.matmul(ds, k, dq);
   return g;
 }
@@ -158,17 +159,20 @@ bool fits_cudnn(const Sizes& n, const X&... x) {
          (n.Tk % 128 == 0 || cudnnGetVersion() > 91500) && (fits(x) && ...);
 }
 
+template <class T>
+inline constexpr cudnnDataType_t cudnn_type = std::is_same_v<T, f16> ? CUDNN_DATA_HALF : CUDNN_DATA_BFLOAT16;
 inline constexpr float minus_infinity = -std::numeric_limits<float>::infinity(), one = 1;
 
 /// False where cuDNN does not take the call; then nothing was launched. lse is packed, or null where it is not.
-inline bool cudnn_forward(const Sizes& n, const Rows<const bf16>& q, const Rows<const bf16>& k, const Rows<const bf16>& v,
-                          const Rows<bf16>& y, float* lse) {
+template <class T>
+bool cudnn_forward(const Sizes& n, const Rows<const T>& q, const Rows<const T>& k, const Rows<const T>& v,
+                   const Rows<T>& y, float* lse) {
   if (lse == nullptr || !fits_cudnn(n, q, k, v, y)) return false;
   const auto queries = [&](const auto& x) { return layout(x, n.B, n.Tq, n.H, n.D); };
   const auto keys = [&](const auto& x) { return layout(x, n.B, n.Tk, n.K, n.D); };
   Cudnn& cudnn = Cudnn::mine();
   const dnn::Plan* const plan =
-      cudnn.plan({n.B, n.Tq, n.Tk, n.H, n.K, n.D, n.causal, false, queries(q), keys(k), keys(v), queries(y)});
+      cudnn.plan({cudnn_type<T>, n.B, n.Tq, n.Tk, n.H, n.K, n.D, n.causal, false, queries(q), keys(k), keys(v), queries(y)});
   if (plan == nullptr) return false;
   const auto scale = static_cast<float>(n.scale);
   const Scratch<unsigned char> workspace(std::max<Index>(plan->workspace(), 1));
@@ -186,9 +190,9 @@ inline Index largest_divisor(Index n, Index most) {
 
 /// False where cuDNN does not take the call; then nothing was launched. lse is packed, or null where it is not. A piece is so many heads
 /// that their matrices take `most` bytes.
-inline bool cudnn_backward(const Sizes& n, const Rows<const bf16>& q, const Rows<const bf16>& k, const Rows<const bf16>& v,
-                           const Rows<const bf16>& dy, const Rows<const bf16>& y, const float* lse, const Rows<bf16>& dq,
-                           const Rows<bf16>& dk, const Rows<bf16>& dv, Index most = Index{4} << 30) {
+template <class T>
+bool cudnn_backward(const Sizes& n, const Rows<const T>& q, const Rows<const T>& k, const Rows<const T>& v, const Rows<const T>& dy,
+                    const Rows<const T>& y, const float* lse, const Rows<T>& dq, const Rows<T>& dk, const Rows<T>& dv, Index most = Index{4} << 30) {
   if (n.D <= 64 || lse == nullptr || !fits_cudnn(n, q, k, v, dy, y, dq, dk, dv)) return false;
   const Index group = n.group(), groups = most / (group * pieces(n.Tq, 64) * 64 * pieces(n.Tk, 128) * 128 * 2);  // that fit
   if (groups == 0) return false;
@@ -198,8 +202,8 @@ inline bool cudnn_backward(const Sizes& n, const Rows<const bf16>& q, const Rows
   const auto queries = [&](const auto& x) { return layout(x, B, n.Tq, H, n.D); };
   const auto keys = [&](const auto& x) { return layout(x, B, n.Tk, K, n.D); };
   Cudnn& cudnn = Cudnn::mine();
-  const dnn::Plan* const plan = cudnn.plan({B, n.Tq, n.Tk, H, K, n.D, n.causal, true, queries(q), keys(k), keys(v), queries(y), queries(dy),
-                                            queries(dq), keys(dk), keys(dv)});
+  const dnn::Plan* const plan = cudnn.plan({cudnn_type<T>, B, n.Tq, n.Tk, H, K, n.D, n.causal, true, queries(q), keys(k), keys(v), queries(y),
+                                            queries(dy), queries(dq), keys(dk), keys(dv)});
   if (plan == nullptr) return false;
   const auto scale = static_cast<float>(n.scale);
   const Scratch<float> delta(B * H * n.Tq);

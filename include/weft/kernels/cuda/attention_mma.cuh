@@ -1,4 +1,4 @@
-// Products of bf16 tiles in shared memory by mma.m16n8k16, a warp at a time. Row r's 16-byte chunk c lies at chunk c ^ (r % 8) of the row,
+// Products of bf16 or f16 tiles in shared memory by mma.m16n8k16, a warp at a time. Row r's 16-byte chunk c lies at chunk c ^ (r % 8) of the row,
 // so that the eight rows that ldmatrix reads at once touch all banks once. Tiles start at multiples of 1024 bytes; chunk pairs are then
 // reached by xor, 16 rows by addition.
 #pragma once
@@ -51,21 +51,23 @@ __device__ inline void load_matrices_transposed(unsigned (&x)[4], unsigned addre
                : "memory");
 }
 /// c += a b with a (16, 16), b (16, 8), c (16, 8). Lane 4 g + t holds c[g][2t], c[g][2t+1], c[g+8][2t], c[g+8][2t+1].
+template <class T>
 __device__ inline void mma(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.%10.%10.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "C"(NameInPtx<T>::text));
 }
 /// The products of attention's kernels on a warp's accumulators; warps take 16 M rows each. Its twin is Wgmma.
-template <int D_>
+template <class Element, int D_>
 struct Mma {
+  using T = Element;
   static constexpr int D = D_;
   static constexpr bool warpgroups = false;
   static constexpr int tile_bytes(int rows) { return rows * row_bytes<D>; }
 
   /// `count` rows on their way to a tile of `rows`; the rest becomes zeros.
   template <int rows, int threads>
-  __device__ static void copy_tile(unsigned to, const bf16* from, Index stride, int count) {
+  __device__ static void copy_tile(unsigned to, const T* from, Index stride, int count) {
     copy_rows<D, rows, threads>(from, stride, count, [to](int r, int c) { return to + swizzled<D>(r, c); });
   }
   /// What this thread asked for is there; a barrier says so for all.
@@ -88,8 +90,8 @@ struct Mma {
         load_matrices(b, tile_address<D>(b_right, j, kk));
 #pragma unroll
         for (int i = 0; i < M; ++i) {
-          mma(c[i][2 * j], a[i], b[0], b[1]);
-          mma(c[i][2 * j + 1], a[i], b[2], b[3]);
+          mma<T>(c[i][2 * j], a[i], b[0], b[1]);
+          mma<T>(c[i][2 * j + 1], a[i], b[2], b[3]);
         }
       }
     }
@@ -102,15 +104,15 @@ struct Mma {
     for (int kk = 0; kk < N / 2; ++kk) {
       unsigned a[M][4];
 #pragma unroll
-      for (int i = 0; i < M; ++i) pack_operand(a[i], p[i][2 * kk], p[i][2 * kk + 1]);
+      for (int i = 0; i < M; ++i) pack_operand<T>(a[i], p[i][2 * kk], p[i][2 * kk + 1]);
 #pragma unroll
       for (int j = 0; j < D / 16; ++j) {
         unsigned b[4];
         load_matrices_transposed(b, tile_address<D>(b_down, kk, j));
 #pragma unroll
         for (int i = 0; i < M; ++i) {
-          mma(c[i][2 * j], a[i], b[0], b[1]);
-          mma(c[i][2 * j + 1], a[i], b[2], b[3]);
+          mma<T>(c[i][2 * j], a[i], b[0], b[1]);
+          mma<T>(c[i][2 * j + 1], a[i], b[2], b[3]);
         }
       }
     }

@@ -34,12 +34,12 @@ struct OnceMaps {
   CUtensorMap q, k, v, dy;
 };
 
-template <int D>
-__global__ __launch_bounds__(bound<Wgmma<D>>(OnceBackward<D>::threads), 1) void once_backward(
-    Sizes n, const __grid_constant__ OnceMaps maps, QueryStatistics<float> statistics, float* dq_sums, int* turns, Rows<bf16> dq,
-    Rows<bf16> dk, Rows<bf16> dv, float scale, int together) {
+template <class T, int D>
+__global__ __launch_bounds__(bound<Wgmma<T, D>>(OnceBackward<D>::threads), 1) void once_backward(
+    Sizes n, const __grid_constant__ OnceMaps maps, QueryStatistics<float> statistics, float* dq_sums, int* turns, Rows<T> dq,
+    Rows<T> dk, Rows<T> dv, float scale, int together) {
   if constexpr (wgmma_built) {
-    using E = Wgmma<D>;
+    using E = Wgmma<T, D>;
     using F = OnceBackward<D>;
     constexpr int Q = F::queries, N = Q / 8;
     constexpr int ds_there = 1, dq_there = 2, dq_free = 3, with_sender = F::computing + 32;  // barriers of warps; threads at the latter two
@@ -182,8 +182,8 @@ __global__ __launch_bounds__(bound<Wgmma<D>>(OnceBackward<D>::threads), 1) void 
       for (int kk = 0; kk < F::keys / 16; ++kk) {
         const std::uint64_t ds_rows = descriptor(ds_tile + (row_unit * F::keys + kk * 16) * 128, 16);
         const std::uint64_t k_rows = descriptor(k_tile + (panel * F::keys + kk * 16) * 128, 16);
-        if (kk == 0) wgmma_first<1>(part[0], ds_rows, k_rows);
-        else wgmma_tiles<1>(part[0], ds_rows, k_rows, 1);
+        if (kk == 0) wgmma_first<T, 1>(part[0], ds_rows, k_rows);
+        else wgmma_tiles<T, 1>(part[0], ds_rows, k_rows, 1);
       }
       wgmma_commit();
       E::multiply_operands(dk_sum, c, q_tile);
@@ -226,10 +226,10 @@ __global__ __launch_bounds__(bound<Wgmma<D>>(OnceBackward<D>::threads), 1) void 
 /// False where one pass does not take the call; then nothing was launched. Without causality each query's tile has its keys' blocks, and
 /// with it, as long as each query sees a key. So many heads of keys go side by side as stream 24 MiB, and with causality 32 at least: a
 /// head's blocks do ever less there, and a block waits for those of earlier keys.
-template <int D>
-bool launch_once_backward(const Sizes& n, const Rows<const bf16>& q, const Rows<const bf16>& k, const Rows<const bf16>& v,
-                          const Rows<const bf16>& dy, const QueryStatistics<float>& statistics, const Rows<bf16>& dq, const Rows<bf16>& dk,
-                          const Rows<bf16>& dv) {
+template <int D, class T>
+bool launch_once_backward(const Sizes& n, const Rows<const T>& q, const Rows<const T>& k, const Rows<const T>& v,
+                          const Rows<const T>& dy, const QueryStatistics<float>& statistics, const Rows<T>& dq, const Rows<T>& dk,
+                          const Rows<T>& dv) {
   using F = OnceBackward<D>;
   OnceMaps maps;
   if (!dq || !dk || !dv || n.H == 0 || n.Tq == 0 || n.Tk == 0 || (n.causal && n.shift() < 0)) return false;
@@ -241,7 +241,7 @@ bool launch_once_backward(const Sizes& n, const Rows<const bf16>& q, const Rows<
   const Scratch<int> turns(sums);
   check(cudaMemsetAsync(turns.data(), 0, static_cast<std::size_t>(sums) * sizeof(int), stream()), "attention_backward");
   const int together = std::max(n.causal ? 32 : 1, heads_together(n.B * n.K, 1, Index{n.Tq} * n.D * 8 * n.group()));
-  launch("attention_backward", once_backward<D>, grid(Index{n.B} * n.K, pieces(n.Tk, F::keys)), F::threads, F::shared, n, maps,
+  launch("attention_backward", once_backward<T, D>, grid(Index{n.B} * n.K, pieces(n.Tk, F::keys)), F::threads, F::shared, n, maps,
          statistics, dq_sums.data(), turns.data(), dq, dk, dv, static_cast<float>(n.scale), together);
   return true;
 }

@@ -20,12 +20,12 @@ struct TensorBackwardKeys {
   static constexpr int shared = statistics + 2 * 2 * queries * sizeof(float);
 };
 
-template <class E, bool limited = false>
+template <class E, bool limited = false, class T = typename E::T>
 __global__ __launch_bounds__(bound<E>(TensorBackwardKeys<E>::threads),
-                             TensorBackwardKeys<E>::blocks) void tensor_backward_keys(Sizes n, Rows<const bf16> q, Rows<const bf16> k,
-                                                                                      Rows<const bf16> v, Rows<const bf16> dy,
-                                                                                      QueryStatistics<float> statistics, Rows<bf16> dk,
-                                                                                      Rows<bf16> dv, float scale, int together,
+                             TensorBackwardKeys<E>::blocks) void tensor_backward_keys(Sizes n, Rows<const T> q, Rows<const T> k,
+                                                                                      Rows<const T> v, Rows<const T> dy,
+                                                                                      QueryStatistics<float> statistics, Rows<T> dk,
+                                                                                      Rows<T> dv, float scale, int together,
                                                                                       Limits limits) {
   using F = TensorBackwardKeys<E>;
   constexpr int D = E::D, M = F::M, N = F::queries / 8;
@@ -144,7 +144,7 @@ __global__ __launch_bounds__(bound<E>(TensorBackwardKeys<E>::threads),
   copy_wait();
 
   float factor[M][2];
-  const auto put_sum = [&](const float(&sum)[M][D / 8][4], const Rows<bf16>& to, float value) {
+  const auto put_sum = [&](const float(&sum)[M][D / 8][4], const Rows<T>& to, float value) {
     if (!to) return;
 #pragma unroll
     for (int i = 0; i < M; ++i) factor[i][0] = factor[i][1] = value;
@@ -163,12 +163,12 @@ struct TensorBackwardQueries {
   static constexpr int shared = 2 * query_bytes + 4 * key_bytes;  // q, dy, two stages of k and v
 };
 
-template <class E, bool limited = false>
+template <class E, bool limited = false, class T = typename E::T>
 __global__ __launch_bounds__(bound<E>(TensorBackwardQueries<E>::threads),
-                             TensorBackwardQueries<E>::blocks) void tensor_backward_queries(Sizes n, Rows<const bf16> q, Rows<const bf16> k,
-                                                                                            Rows<const bf16> v, Rows<const bf16> dy,
+                             TensorBackwardQueries<E>::blocks) void tensor_backward_queries(Sizes n, Rows<const T> q, Rows<const T> k,
+                                                                                            Rows<const T> v, Rows<const T> dy,
                                                                                             QueryStatistics<float> statistics,
-                                                                                            Rows<bf16> dq, float scale, int together,
+                                                                                            Rows<T> dq, float scale, int together,
                                                                                             Limits limits) {
   using F = TensorBackwardQueries<E>;
   constexpr int D = E::D, M = F::M, N = F::keys / 8;
@@ -186,7 +186,7 @@ __global__ __launch_bounds__(bound<E>(TensorBackwardQueries<E>::threads),
   const int first_tile = limited ? limits.first_key(b, first) / F::keys : 0;
   const int unit_first_key = limited ? limits.first_key(b, unit_first) : 0, all_see_from = limited ? limits.first_key(b, warp_first + 16 * M - 1) : 0;
 
-  const bf16 *k_rows = k.at(b, kv_head), *v_rows = v.at(b, kv_head);
+  const T *k_rows = k.at(b, kv_head), *v_rows = v.at(b, kv_head);
   const auto copy_keys = [&](int tile) {
     const int from = tile * F::keys;
     const unsigned to = k_tiles + (tile & 1) * 2 * F::key_bytes;
@@ -268,10 +268,10 @@ __global__ __launch_bounds__(bound<E>(TensorBackwardQueries<E>::threads),
   put_rows<D>(sum, factor, dq.at(b, h), dq.time, dq.beta, warp_first, end);
 }
 
-template <class E>
-void launch_tensor_backward(const Sizes& n, const Limits& limits, const Rows<const bf16>& q, const Rows<const bf16>& k, const Rows<const bf16>& v,
-                            const Rows<const bf16>& dy, const QueryStatistics<float>& statistics, const Rows<bf16>& dq,
-                            const Rows<bf16>& dk, const Rows<bf16>& dv) {
+template <class E, class T = typename E::T>
+void launch_tensor_backward(const Sizes& n, const Limits& limits, const Rows<const T>& q, const Rows<const T>& k, const Rows<const T>& v,
+                            const Rows<const T>& dy, const QueryStatistics<float>& statistics, const Rows<T>& dq,
+                            const Rows<T>& dk, const Rows<T>& dv) {
   const float scale = static_cast<float>(n.scale);
   if ((dk || dv) && n.Tk > 0) {
     using F = TensorBackwardKeys<E>;

@@ -18,10 +18,10 @@ struct TensorForward {
   static constexpr int shared = query_bytes + 4 * key_bytes;  // q, then two stages of k and v
 };
 
-template <class E, bool limited = false>
+template <class E, bool limited = false, class T = typename E::T>
 __global__ __launch_bounds__(bound<E>(TensorForward<E>::threads),
-                             TensorForward<E>::blocks) void tensor_forward(Sizes n, Rows<const bf16> q, Rows<const bf16> k,
-                                                                           Rows<const bf16> v, Rows<bf16> y, Rows<float> lse, float scale,
+                             TensorForward<E>::blocks) void tensor_forward(Sizes n, Rows<const T> q, Rows<const T> k,
+                                                                           Rows<const T> v, Rows<T> y, Rows<float> lse, float scale,
                                                                            int together, Limits limits) {
   using F = TensorForward<E>;
   constexpr int D = E::D, M = F::M, N = F::keys / 8;
@@ -40,7 +40,7 @@ __global__ __launch_bounds__(bound<E>(TensorForward<E>::threads),
   const int first_tile = limited ? limits.first_key(b, first) / F::keys : 0;
   const int unit_first_key = limited ? limits.first_key(b, unit_first) : 0, all_see_from = limited ? limits.first_key(b, warp_first + 16 * M - 1) : 0;
 
-  const bf16 *k_rows = k.at(b, kv_head), *v_rows = v.at(b, kv_head);
+  const T *k_rows = k.at(b, kv_head), *v_rows = v.at(b, kv_head);
   const auto copy_keys = [&](int tile) {
     const int from = tile * F::keys;
     const unsigned to = k_tiles + (tile & 1) * 2 * F::key_bytes;
@@ -132,9 +132,9 @@ __global__ __launch_bounds__(bound<E>(TensorForward<E>::threads),
   if (y) put_rows<D>(o, sum, y.at(b, h), y.time, y.beta, warp_first, end);
 }
 
-template <class E>
-void launch_tensor_forward(const Sizes& n, const Limits& limits, const Rows<const bf16>& q, const Rows<const bf16>& k, const Rows<const bf16>& v,
-                           const Rows<bf16>& y, const Rows<float>& lse) {
+template <class E, class T = typename E::T>
+void launch_tensor_forward(const Sizes& n, const Limits& limits, const Rows<const T>& q, const Rows<const T>& k, const Rows<const T>& v,
+                           const Rows<T>& y, const Rows<float>& lse) {
   using F = TensorForward<E>;
   const int together = heads_together(n.B * n.H, n.group(), Index{n.Tk} * n.D * 4 / n.group());
   launch("attention_forward", limits ? tensor_forward<E, true> : tensor_forward<E>, grid(Index{n.B} * n.H, pieces(n.Tq, F::queries)),

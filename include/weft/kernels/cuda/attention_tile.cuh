@@ -1,4 +1,4 @@
-// What the tensor cores' two engines, mma.sync and wgmma, share: asynchronous copies to shared memory, bf16 pairs, and accumulators of
+// What the tensor cores' two engines, mma.sync and wgmma, share: asynchronous copies to shared memory, pairs of bf16 or f16, and accumulators of
 // 16 rows by 8 columns, of which lane 4 g + t holds [g][2t], [g][2t+1], [g+8][2t] and [g+8][2t+1] in elements 0 to 3.
 #pragma once
 
@@ -21,8 +21,8 @@ __device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" :::
 __device__ inline void copy_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 /// `count` rows of D columns, 16 bytes at a time, to where `place(row, chunk)` says; rows from there to `rows` become zeros.
-template <int D, int rows, int threads, class Place>
-__device__ inline void copy_rows(const bf16* from, Index stride, int count, Place place) {
+template <int D, int rows, int threads, class T, class Place>
+__device__ inline void copy_rows(const T* from, Index stride, int count, Place place) {
   constexpr int chunks = D / 8, total = rows * chunks;
 #pragma unroll
   for (int u = 0; u < (total + threads - 1) / threads; ++u) {
@@ -33,33 +33,30 @@ __device__ inline void copy_rows(const bf16* from, Index stride, int count, Plac
   }
 }
 
-/// Two floats as bf16, the first in the lower half.
-__device__ inline unsigned pack(float first, float second) {
-  unsigned y;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(second), "f"(first));
-  return y;
-}
 /// The A operand for columns 16 i onward, out of the accumulators of the two tiles of 8 columns that they lie in.
+template <class T>
 __device__ inline void pack_operand(unsigned (&a)[4], const float (&left)[4], const float (&right)[4]) {
-  a[0] = pack(left[0], left[1]);
-  a[1] = pack(left[2], left[3]);
-  a[2] = pack(right[0], right[1]);
-  a[3] = pack(right[2], right[3]);
+  a[0] = narrow_pair<T>(left[0], left[1]);
+  a[1] = narrow_pair<T>(left[2], left[3]);
+  a[2] = narrow_pair<T>(right[0], right[1]);
+  a[3] = narrow_pair<T>(right[2], right[3]);
 }
 
 /// Two elements side by side, added to what is there where beta says so.
-__device__ inline void put_pair(bf16* to, float first, float second, int beta) {
+template <class T>
+__device__ inline void put_pair(T* to, float first, float second, int beta) {
   unsigned* slot = reinterpret_cast<unsigned*>(to);
   if (beta) {
-    const unsigned old = *slot;
-    first += __uint_as_float(old << 16);
-    second += __uint_as_float(old & 0xffff0000u);
+    float old[2];
+    Words<T, 2>::read(to).widen(old);
+    first += old[0];
+    second += old[1];
   }
-  *slot = pack(first, second);
+  *slot = narrow_pair<T>(first, second);
 }
 /// A warp's accumulators (16 M, D), each row times its factor, to rows `first` onward of those before `end`.
-template <int D, int M>
-__device__ inline void put_rows(const float (&x)[M][D / 8][4], const float (&factor)[M][2], bf16* to, Index stride, int beta, int first,
+template <int D, int M, class T>
+__device__ inline void put_rows(const float (&x)[M][D / 8][4], const float (&factor)[M][2], T* to, Index stride, int beta, int first,
                                 int end) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
@@ -68,7 +65,7 @@ __device__ inline void put_rows(const float (&x)[M][D / 8][4], const float (&fac
     for (int r = 0; r < 2; ++r) {
       const int row = first + 16 * i + 8 * r + g;
       if (row >= end) continue;
-      bf16* p = to + row * stride + 2 * t;
+      T* p = to + row * stride + 2 * t;
 #pragma unroll
       for (int j = 0; j < D / 8; ++j) put_pair(p + 8 * j, x[i][j][2 * r] * factor[i][r], x[i][j][2 * r + 1] * factor[i][r], beta);
     }

@@ -1,4 +1,4 @@
-// Products of bf16 tiles in shared memory by Hopper's wgmma, four warps at a time, which reads tiles itself: the twin of Mma, with the
+// Products of bf16 or f16 tiles in shared memory by Hopper's wgmma, four warps at a time, which reads tiles itself: the twin of Mma, with the
 // same accumulators. A tile lies in panels of 64 columns, 128 bytes a row, whose 16-byte chunk c of row r lies at c ^ (r % 8): the layout
 // that the hardware calls the 128-byte swizzle. The instructions exist on sm_90a alone; elsewhere the kernels are compiled empty.
 #pragma once
@@ -29,76 +29,80 @@ __device__ inline std::uint64_t descriptor(unsigned address, int columns_apart) 
 
 /// c (64, 8 N) = or += a b over 16 columns; a and b are tiles, and b's rows are c's columns; with `turned` both tiles' rows are the
 /// contraction.
-template <int turned = 0>
+template <class T, int turned = 0>
 __device__ inline void wgmma_tiles(float (&c)[8][4], std::uint64_t a, std::uint64_t b, int accumulate) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.%36.%36 "
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
       "%26, %27, %28, %29, %30, %31}, "
       "%32, %33, p, 1, 1, %35, %35;\n}"
       : WEFT_SUMS_8("+f")
-      : "l"(a), "l"(b), "r"(accumulate), "n"(turned)
+      : "l"(a), "l"(b), "r"(accumulate), "n"(turned), "C"(NameInPtx<T>::text)
       : "memory");
 }
 /// c (64, 64) = a b, the first of a sum; the compiler need not know what c was.
-template <int turned = 0>
+template <class T, int turned = 0>
 __device__ inline void wgmma_first(float (&c)[8][4], std::uint64_t a, std::uint64_t b) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, 0, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.%35.%35 "
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
       "%26, %27, %28, %29, %30, %31}, "
       "%32, %33, p, 1, 1, %34, %34;\n}"
       : WEFT_SUMS_8("=f")
-      : "l"(a), "l"(b), "n"(turned)
+      : "l"(a), "l"(b), "n"(turned), "C"(NameInPtx<T>::text)
       : "memory");
 }
+template <class T>
 __device__ inline void wgmma_tiles(float (&c)[12][4], std::uint64_t a, std::uint64_t b, int accumulate) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %50, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 "
+      "wgmma.mma_async.sync.aligned.m64n96k16.f32.%51.%51 "
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
       "%26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47}, "
       "%48, %49, p, 1, 1, 0, 0;\n}"
       : WEFT_SUMS_12("+f")
-      : "l"(a), "l"(b), "r"(accumulate)
+      : "l"(a), "l"(b), "r"(accumulate), "C"(NameInPtx<T>::text)
       : "memory");
 }
+template <class T>
 __device__ inline void wgmma_tiles(float (&c)[16][4], std::uint64_t a, std::uint64_t b, int accumulate) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.%67.%67 "
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, "
       "%27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, "
       "%51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
       "%64, %65, p, 1, 1, 0, 0;\n}"
       : WEFT_SUMS_16("+f")
-      : "l"(a), "l"(b), "r"(accumulate)
+      : "l"(a), "l"(b), "r"(accumulate), "C"(NameInPtx<T>::text)
       : "memory");
 }
 /// c (64, 8 N) += a b with a in registers; b's rows are the contraction.
+template <class T>
 __device__ inline void wgmma_operand(float (&c)[8][4], const unsigned (&a)[4], std::uint64_t b) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.%37.%37 "
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
       "%26, %27, %28, %29, %30, %31}, "
       "{%32, %33, %34, %35}, %36, p, 1, 1, 1;\n}"
       : WEFT_SUMS_8("+f")
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "C"(NameInPtx<T>::text)
       : "memory");
 }
+template <class T>
 __device__ inline void wgmma_operand(float (&c)[16][4], const unsigned (&a)[4], std::uint64_t b) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.%69.%69 "
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, "
       "%26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, "
       "%50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
       "{%64, %65, %66, %67}, %68, p, 1, 1, 1;\n}"
       : WEFT_SUMS_16("+f")
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "C"(NameInPtx<T>::text)
       : "memory");
 }
 #undef WEFT_SUMS_16
@@ -115,11 +119,11 @@ __device__ inline void wgmma_wait() {
 /// Shared memory that this thread wrote becomes visible to wgmma.
 __device__ inline void fence_tiles() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 #else
-template <int = 0, class... X>
+template <class, int = 0, class... X>
 __device__ void wgmma_tiles(const X&...) {}
-template <int = 0, class... X>
+template <class, int = 0, class... X>
 __device__ void wgmma_first(const X&...) {}
-template <class... X>
+template <class, class... X>
 __device__ void wgmma_operand(const X&...) {}
 __device__ inline void wgmma_fence() {}
 __device__ inline void wgmma_commit() {}
@@ -139,15 +143,16 @@ __device__ inline void settle(float (&x)[M][N][4]) {
       for (int e = 0; e < 4; ++e) asm volatile("" : "+f"(x[i][j][e])::"memory");
 }
 
-template <int D_>
+template <class Element, int D_>
 struct Wgmma {
+  using T = Element;
   static constexpr int D = D_;
   static constexpr bool warpgroups = true;
   static constexpr int tile_bytes(int rows) { return rows * D * 2; }
   static_assert(D % 64 == 0);
 
   template <int rows, int threads>
-  __device__ static void copy_tile(unsigned to, const bf16* from, Index stride, int count) {
+  __device__ static void copy_tile(unsigned to, const T* from, Index stride, int count) {
     copy_rows<D, rows, threads>(from, stride, count, [to](int r, int c) { return to + c / 8 * rows * 128 + swizzled<64>(r, c % 8); });
   }
   __device__ static void copied() {
@@ -166,16 +171,16 @@ struct Wgmma {
       const std::uint64_t left = descriptor(a + panel * a_rows * 128 + column, 16), right = descriptor(b_tile + panel * N * 8 * 128 + column, 16);
       if constexpr (N == 8)
         if (fresh && kk == 0) {
-          wgmma_first(c[0], left, right);
+          wgmma_first<T>(c[0], left, right);
           continue;
         }
-      wgmma_tiles(c[0], left, right, !fresh || kk > 0);
+      wgmma_tiles<T>(c[0], left, right, !fresh || kk > 0);
     }
     wgmma_commit();
   }
   /// pack_operand, which the compiler leaves at this place.
   __device__ static void pack_settled(unsigned (&a)[4], const float (&left)[4], const float (&right)[4]) {
-    pack_operand(a, left, right);
+    pack_operand<T>(a, left, right);
 #pragma unroll
     for (int e = 0; e < 4; ++e) asm volatile("" : "+r"(a[e])::"memory");
   }
@@ -183,7 +188,7 @@ struct Wgmma {
   __device__ static void multiply_operands(float (&c)[1][D / 8][4], const unsigned (&a)[K][4], unsigned b_tile) {
     wgmma_fence();
 #pragma unroll
-    for (int kk = 0; kk < K; ++kk) wgmma_operand(c[0], a[kk], descriptor(b_tile + kk * 16 * 128, K * 16 * 128));
+    for (int kk = 0; kk < K; ++kk) wgmma_operand<T>(c[0], a[kk], descriptor(b_tile + kk * 16 * 128, K * 16 * 128));
     wgmma_commit();
   }
   template <int M, int N>

@@ -5,7 +5,7 @@
 
 namespace weft::inline WEFT_ABI::kernels {
 
-/// As on the CPU: kernels/cpu/cross_entropy.hpp; in bf16 exponentials are the hardware's. A label outside [0, V) that is not `ignore`
+/// As on the CPU: kernels/cpu/cross_entropy.hpp; in 16 bits exponentials are the hardware's. A label outside [0, V) that is not `ignore`
 /// makes the sum NaN.
 template <class T>
 void cross_entropy_forward(cuda, In<T, cuda> logits, In<std::int64_t, cuda> labels, Index ignore, Out<stat_t<T>, cuda> lse_N,

@@ -20,7 +20,7 @@ inline constexpr std::size_t workspace_bytes = std::size_t{32} << 20;
 /// Batches that a grid surely has room for.
 inline constexpr Index max_batch = 65535;
 
-/// What is done to a product of bf16 before it is stored: y = gelu(c), in the tanh approximation, with c itself stored in aux; or
+/// What is done to a product of 16 bits before it is stored: y = gelu(c), in the tanh approximation, with c itself stored in aux; or
 /// y = c gelu'(aux).
 enum class After { nothing, gelu, gelu_gradient };
 
@@ -43,7 +43,7 @@ inline void check(cublasStatus_t status, const char* what) {
   if (status != CUBLAS_STATUS_SUCCESS) throw Error(std::string("[matmul] ") + what + ": " + cublasLtGetStatusString(status));
 }
 
-inline cudaDataType_t type_of(Dtype t) { return t == Dtype::f64 ? CUDA_R_64F : t == Dtype::f32 ? CUDA_R_32F : CUDA_R_16BF; }
+inline cudaDataType_t type_of(Dtype t) { return t == Dtype::f64 ? CUDA_R_64F : t == Dtype::f32 ? CUDA_R_32F : t == Dtype::f16 ? CUDA_R_16F : CUDA_R_16BF; }
 inline Index size_of(Dtype t) { return t == Dtype::f64 ? 8 : t == Dtype::f32 ? 4 : 2; }
 
 /// The power of 2, at most 256, that the addresses of all of a batch are multiples of.

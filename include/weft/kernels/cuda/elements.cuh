@@ -90,14 +90,27 @@ __device__ inline Index divide(Index a, Index b) {
   return static_cast<Index>(static_cast<std::uint32_t>(a) / static_cast<std::uint32_t>(b));
 }
 
-/// Two floats as two bf16, the first in the lower half.
-__device__ inline std::uint32_t bf16_pair(float first, float second) {
+/// What instructions call a type of 16 bits.
+template <class T>
+struct NameInPtx;
+template <>
+struct NameInPtx<bf16> {
+  static constexpr char text[] = "bf16";
+};
+template <>
+struct NameInPtx<f16> {
+  static constexpr char text[] = "f16";
+};
+
+/// Two floats as two of a type of 16 bits, the first in the lower half.
+template <class T>
+__device__ inline std::uint32_t narrow_pair(float first, float second) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   std::uint32_t both;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first));
+  asm("cvt.rn.%3x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first), "C"(NameInPtx<T>::text));
   return both;
 #else
-  return static_cast<std::uint32_t>(bf16(first).bits) | static_cast<std::uint32_t>(bf16(second).bits) << 16;
+  return static_cast<std::uint32_t>(T(first).bits) | static_cast<std::uint32_t>(T(second).bits) << 16;
 #endif
 }
 
@@ -166,10 +179,10 @@ __device__ inline void store(T* to, const stat_t<T> (&value)[V], int beta) {
   }
 #pragma unroll
   for (int i = 0; i < V; i += part) {
-    if constexpr (std::is_same_v<T, bf16> && part > 1) {
+    if constexpr (Narrow<T> && part > 1) {
       Pack<std::uint32_t, part / 2> pack;
 #pragma unroll
-      for (int j = 0; j < part; j += 2) pack.at[j / 2] = bf16_pair(sum[i + j], sum[i + j + 1]);
+      for (int j = 0; j < part; j += 2) pack.at[j / 2] = narrow_pair<T>(sum[i + j], sum[i + j + 1]);
       pack.write(to + i);
     } else {
       Pack<T, part> pack;
@@ -187,11 +200,11 @@ __device__ inline float exp2_for(float x) {
   return y;
 }
 
-/// e^x for results that are stored as T: those of bf16 do not need more than the hardware's 2^x gives.
+/// e^x for results that are stored as T: those of 16 bits do not need more than the hardware's 2^x gives.
 template <class T>
 __device__ inline stat_t<T> exp_for(stat_t<T> x) {
 #if defined(__CUDA_ARCH__)
-  if constexpr (std::is_same_v<T, bf16>) return exp2_for(x * 1.44269504f);
+  if constexpr (Narrow<T>) return exp2_for(x * 1.44269504f);
 #endif
   return math::exp(x);
 }
@@ -200,7 +213,7 @@ __device__ inline stat_t<T> exp_for(stat_t<T> x) {
 template <class T>
 __device__ inline stat_t<T> sigmoid_for(stat_t<T> x) {
 #if defined(__CUDA_ARCH__)
-  if constexpr (std::is_same_v<T, bf16>) return __fdividef(1.0f, 1.0f + exp_for<T>(-x));
+  if constexpr (Narrow<T>) return __fdividef(1.0f, 1.0f + exp_for<T>(-x));
 #endif
   return math::sigmoid(x);
 }

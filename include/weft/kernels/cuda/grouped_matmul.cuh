@@ -1,5 +1,5 @@
 // Products of the rows of each expert, whose offsets only the GPU reads: a block finds its tile in them by itself. One kernel for tensor
-// cores, where operands are bf16 and aligned, and one for all types and strides. An element is one chain over K: run-exact.
+// cores, where operands have 16 bits and are aligned, and one for all types and strides. An element is one chain over K: run-exact.
 #pragma once
 
 #include "weft/kernels/cuda/grouped_mma.cuh"
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(256, 2) grouped_kernel(Grouped<TA, TB, TC> g) 
 
 template <Cut cut, class TA, class TB, class TC>
 void grouped(const Grouped<TA, TB, TC>& g) {
-  if constexpr (std::is_same_v<TA, bf16> && std::is_same_v<TB, bf16>)
+  if constexpr (Narrow<TA> && std::is_same_v<TA, TB>)
     if (grouped_mma<cut>(g)) return;
   constexpr int P = std::is_same_v<stat_t<TC>, double> ? 4 : 8;
   grouped_kernel<cut, P, TA, TB, TC><<<blocks_for_tiles<cut>(g, 16 * P), 256, 0, stream()>>>(g);

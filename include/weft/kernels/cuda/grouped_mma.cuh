@@ -1,7 +1,8 @@
-// The grouped product of bf16 on tensor cores: tiles of 128 x 128 over steps of 32 along K, four of them in flight in shared memory, eight
+// The grouped product of bf16 or f16 on tensor cores: tiles of 128 x 128 over steps of 32 along K, four of them in flight in shared memory, eight
 // warps of 64 x 32 each. 16-byte pieces in shared memory are swizzled so that eight of one ldmatrix lie in different banks.
 #pragma once
 
+#include "weft/kernels/cuda/elements.cuh"
 #include "weft/kernels/cuda/grouped_place.cuh"
 #include "weft/kernels/cuda/launch.cuh"
 
@@ -25,9 +26,10 @@ __device__ inline void load_fragments(unsigned (&to)[4], unsigned at) {
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(at) : "memory");
 }
 
+template <class T>
 __device__ inline void multiply_add(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.%10.%10.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "C"(NameInPtx<T>::text));
 }
 
 /// Where the piece of 8 elements lies in an operand's tile. Along K (lines of 4 pieces, one an o), or across it (16 pieces, one a k).
@@ -38,11 +40,11 @@ __device__ inline unsigned piece_at(int line, int piece) {
 }
 
 /// A thread's two pieces of each tile of an operand, copied step after step along K. What lies outside the operand becomes zero.
-template <bool along_k>
+template <class T, bool along_k>
 class Copier {
  public:
   /// data: the operand's first element; o0: the tile's first of `extent`; ld: from line to line.
-  __device__ Copier(const bf16* data, Index ld, Index o0, Index extent, Index K)
+  __device__ Copier(const T* data, Index ld, Index o0, Index extent, Index K)
       : left_(static_cast<int>(K)), step_(along_k ? depth : depth * ld) {
     const int t = static_cast<int>(threadIdx.x);
 #pragma unroll
@@ -72,7 +74,7 @@ class Copier {
  private:
   __device__ static int bytes(int elements) { return min(max(elements, 0), 8) * 2; }
 
-  const bf16* from_[2];
+  const T* from_[2];
   unsigned to_[2];
   int inside_[2], left_;
   Index step_;
@@ -97,17 +99,17 @@ __device__ inline void store_pair(TC* to, float first, float second, bool has_se
 }  // namespace mma
 
 /// a_along, b_along: the operand has stride 1 along K; else along M or N. paired: two columns of c at an even place are aligned.
-template <Cut cut, bool a_along, bool b_along, class TC>
-__global__ void __launch_bounds__(mma::threads, 2) grouped_mma_kernel(Grouped<bf16, bf16, TC> g, bool paired) {
+template <Cut cut, bool a_along, bool b_along, class T, class TC>
+__global__ void __launch_bounds__(mma::threads, 2) grouped_mma_kernel(Grouped<T, T, TC> g, bool paired) {
   using namespace mma;
   extern __shared__ __align__(128) unsigned char grouped_mma_memory[];
-  Place<bf16, bf16, TC> p;
+  Place<T, T, TC> p;
   if (!find_place<cut, tile, tile>(g, p)) return;
   const auto memory = static_cast<unsigned>(__cvta_generic_to_shared(grouped_mma_memory));
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
   const int warp_m = warp % 2 * 64, warp_n = warp / 2 * 32;
-  Copier<a_along> a_copier(p.a, a_along ? g.a_m : g.a_k, p.m0, p.M, p.K);
-  Copier<b_along> b_copier(p.b, b_along ? g.b_n : g.b_k, p.n0, p.N, p.K);
+  Copier<T, a_along> a_copier(p.a, a_along ? g.a_m : g.a_k, p.m0, p.M, p.K);
+  Copier<T, b_along> b_copier(p.b, b_along ? g.b_n : g.b_k, p.n0, p.N, p.K);
   const int steps = static_cast<int>((p.K + depth - 1) / depth);
   const auto copy = [&](int step) {
     if (step < steps) {
@@ -144,7 +146,7 @@ __global__ void __launch_bounds__(mma::threads, 2) grouped_mma_kernel(Grouped<bf
 #pragma unroll
       for (int i = 0; i < 4; ++i)
 #pragma unroll
-        for (int j = 0; j < 4; ++j) multiply_add(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+        for (int j = 0; j < 4; ++j) multiply_add<T>(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
     }
   }
 #pragma unroll
@@ -162,9 +164,9 @@ __global__ void __launch_bounds__(mma::threads, 2) grouped_mma_kernel(Grouped<bf
 }
 
 /// False where alignment or strides do not fit; then nothing was launched.
-template <Cut cut, class TC>
-bool grouped_mma(const Grouped<bf16, bf16, TC>& g) {
-  const auto aligned = [](const bf16* data, Index line, Index expert) {
+template <Cut cut, class T, class TC>
+bool grouped_mma(const Grouped<T, T, TC>& g) {
+  const auto aligned = [](const T* data, Index line, Index expert) {
     return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && line >= 0 && line % 8 == 0 && expert % 8 == 0;
   };
   // Along K an operand whose K the offsets cut could start anywhere.
@@ -178,9 +180,9 @@ bool grouped_mma(const Grouped<bf16, bf16, TC>& g) {
     kernel<<<blocks_for_tiles<cut>(g, mma::tile), mma::threads, bytes, stream()>>>(g, paired);
     check_launch("grouped_matmul");
   };
-  if constexpr (cut == Cut::sum) launch(grouped_mma_kernel<cut, false, false, TC>);
-  else if (b_along) launch(grouped_mma_kernel<cut, true, true, TC>);
-  else launch(grouped_mma_kernel<cut, true, false, TC>);
+  if constexpr (cut == Cut::sum) launch(grouped_mma_kernel<cut, false, false, T, TC>);
+  else if (b_along) launch(grouped_mma_kernel<cut, true, true, T, TC>);
+  else launch(grouped_mma_kernel<cut, true, false, T, TC>);
   return true;
 }
 

@@ -17,8 +17,8 @@ namespace gpu::lce {
 /// Bytes of logits in memory at a time. Many rows, since dweight is read and written once a chunk.
 inline constexpr Index chunk_bytes = Index{1} << 30;
 
-/// What logits and dlogits are stored in. For bf16 it is bf16, as under PyTorch's autocast: float would double the bytes of each pass over
-/// them, and the products take bf16 operands anyway. The lse is summed in float from these same rounded logits, so that the
+/// What logits and dlogits are stored in. For bf16 and f16 it is that, as under PyTorch's autocast: float would double the bytes of each
+/// pass over them, and the products take such operands anyway. The lse is summed in float from these same rounded logits, so that the
 /// backward's probabilities sum to 1: float ones here and rounded ones there would leave a confident row a gradient of the wrong sign.
 template <class T>
 using logit_t = T;
@@ -51,11 +51,11 @@ View transposed(View view) {
 /// Threads of a block that has a line of V logits. Long lines get large blocks, so that the lines at work together fit in the L2 cache.
 inline unsigned threads_of(Index V) { return V <= 512 ? 32 : V <= 4096 ? 128 : V <= 16384 ? 256 : 1024; }
 
-/// e^(x - from), for many x; in bf16 by one multiplication and the hardware's power of 2.
+/// e^(x - from), for many x; in 16 bits by one multiplication and the hardware's power of 2.
 template <class T>
 struct ExpFrom {
   using S = stat_t<T>;
-  static constexpr bool narrow = std::is_same_v<T, bf16>;
+  static constexpr bool narrow = Narrow<T>;
   static constexpr S factor = narrow ? S(1.44269504088896341) : S(1);
   S from;
   __device__ explicit ExpFrom(S x) : from(x * factor) {}

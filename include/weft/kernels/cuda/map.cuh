@@ -45,57 +45,57 @@ __device__ inline void map_at(std::index_sequence<I...>, F f, unsigned same, int
   else map_pack<V, F, TY, TX...>(f, beta, y + offset[0], load_values<V>(x + offset[I + 1], (same >> (I + 1)) & 1u)...);
 }
 
-// Where all types are bf16, activations take the hardware's 2^x and division: their error is far below what rounding to bf16 does.
-struct SiluBf16 {
+// Where all types have 16 bits, activations take the hardware's 2^x and division: their error is far below what rounding to those does.
+struct SiluNarrow {
   __device__ float operator()(float x) const { return x * sigmoid_for<bf16>(x); }
 };
-struct SiluGradBf16 {
+struct SiluGradNarrow {
   __device__ float operator()(float dy, float x) const {
     const float s = sigmoid_for<bf16>(x);
     return dy * math::fma(x * s, 1 - s, s);
   }
 };
 /// (1 + tanh a) / 2 is sigmoid(2 a).
-struct GeluTanhBf16 {
+struct GeluTanhNarrow {
   __device__ float operator()(float x) const { return x * sigmoid_for<bf16>(2 * GeluTanh::angle(x)); }
 };
-struct GeluTanhGradBf16 {
+struct GeluTanhGradNarrow {
   __device__ float operator()(float dy, float x) const {
     const float s = sigmoid_for<bf16>(2 * GeluTanh::angle(x));
     const float dangle = 0.79788456080286536f * math::fma(0.134145f * x, x, 1.0f);
     return dy * math::fma(2 * x * dangle, s * (1 - s), s);
   }
 };
-struct SigmoidBf16 {
+struct SigmoidNarrow {
   __device__ float operator()(float x) const { return sigmoid_for<bf16>(x); }
 };
 template <class F>
-struct FormInBf16 {
+struct NarrowForm {
   using type = F;
 };
 template <>
-struct FormInBf16<Silu> {
-  using type = SiluBf16;
+struct NarrowForm<Silu> {
+  using type = SiluNarrow;
 };
 template <>
-struct FormInBf16<SiluGrad> {
-  using type = SiluGradBf16;
+struct NarrowForm<SiluGrad> {
+  using type = SiluGradNarrow;
 };
 template <>
-struct FormInBf16<GeluTanh> {
-  using type = GeluTanhBf16;
+struct NarrowForm<GeluTanh> {
+  using type = GeluTanhNarrow;
 };
 template <>
-struct FormInBf16<GeluTanhGrad> {
-  using type = GeluTanhGradBf16;
+struct NarrowForm<GeluTanhGrad> {
+  using type = GeluTanhGradNarrow;
 };
 template <>
-struct FormInBf16<Sigmoid> {
-  using type = SigmoidBf16;
+struct NarrowForm<Sigmoid> {
+  using type = SigmoidNarrow;
 };
 /// What computes F on these types.
 template <class F, class... T>
-using form_of = std::conditional_t<(std::is_same_v<T, bf16> && ...), typename FormInBf16<F>::type, F>;
+using form_of = std::conditional_t<(Narrow<T> && ...), typename NarrowForm<F>::type, F>;
 
 /// Packs of V along the innermost loop, whose extent counts packs; bit k of `same`: operand k has one element along it. The last
 /// `rest` elements, which make no whole pack, belong to a single loop.

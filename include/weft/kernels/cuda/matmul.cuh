@@ -1,4 +1,4 @@
-// Matrix multiplication on the GPU through cuBLASLt. What it cannot take is copied first: operands of two types (bf16 becomes float,
+// Matrix multiplication on the GPU through cuBLASLt. What it cannot take is copied first: operands of two types (narrow ones become float,
 // exactly) and operands without an axis of stride 1. An element is rounded once, but where a comment says otherwise.
 #pragma once
 
@@ -126,7 +126,7 @@ void multiply_as(Index batch, Index M, Index N, Index K, const Matrices<const TA
     }
     if (lt::multiply(p)) return;
   }
-  if constexpr (std::is_same_v<TC, bf16>) {
+  if constexpr (Narrow<TC>) {
     if (bias != nullptr) return multiply_through_float<P, TC, TA, TB>(batch, M, N, K, a, b, c, beta, bias);
   } else if (bias != nullptr) {  // no epilogue for it: c takes it first. With beta 1 c is rounded twice, to float or double
     finish<TC, TB>(c, beta, nullptr, bias, batch, M, N);
@@ -138,7 +138,7 @@ void multiply_as(Index batch, Index M, Index N, Index K, const Matrices<const TA
               ") x (" + std::to_string(K) + ", " + std::to_string(N) + ") of " + dtype_name<P> + " into " + dtype_name<TC>);
 }
 
-/// The same where c is bf16 and cuBLASLt cannot add all that c is the sum of.
+/// The same where c has 16 bits and cuBLASLt cannot add all that c is the sum of.
 template <class P, class TC, class TA, class TB>
 void multiply_through_float(Index batch, Index M, Index N, Index K, const Matrices<const TA>& a, const Matrices<const TB>& b,
                             const Matrices<TC>& c, int beta, const TB* bias) {
@@ -153,7 +153,7 @@ void multiply(Index batch, Index M, Index N, Index K, const Matrices<const TA>& 
               int beta, const TB* bias) {
   using P = std::conditional_t<std::is_same_v<TA, TB>, TA, float>;
   if (K == 0) finish<TC, TB>(c, beta, nullptr, bias, batch, M, N);
-  else if constexpr (std::is_same_v<P, float> && std::is_same_v<TC, bf16>)
+  else if constexpr (std::is_same_v<P, float> && Narrow<TC>)
     multiply_through_float<P, TC, TA, TB>(batch, M, N, K, a, b, c, beta, bias);
   else multiply_as<P, TC, TA, TB>(batch, M, N, K, a, b, c, beta, bias);
 }
@@ -163,7 +163,7 @@ void multiply(Index batch, Index M, Index N, Index K, const Matrices<const TA>& 
 template <class TA, class TB, class TC>
 void matmul(cuda, In<TA, cuda> a, In<TB, cuda> b, Out<TC, cuda> c, In<TB, cuda> bias) {
   static_assert(std::is_same_v<stat_t<TA>, stat_t<TC>> && std::is_same_v<stat_t<TB>, stat_t<TC>>,
-                "weft: matmul takes all double, or float and bf16");
+                "weft: matmul takes all double, or float, bf16 and f16");
   if (!c || c.numel() == 0) return;
   // A batch of rows times one matrix is one larger product.
   while (c.shape.rank() > 2) {
@@ -229,7 +229,7 @@ void matmul(cuda, In<TA, cuda> a, In<TB, cuda> b, Out<TC, cuda> c, In<TB, cuda> 
 template <class TA, class TB, class TC>
 void grouped_matmul(cuda, In<TA, cuda> x, In<TB, cuda> w, In<std::int64_t, cuda> offsets, Out<TC, cuda> y) {
   static_assert(std::is_same_v<stat_t<TA>, stat_t<TC>> && std::is_same_v<stat_t<TB>, stat_t<TC>>,
-                "weft: grouped_matmul takes all double, or float and bf16");
+                "weft: grouped_matmul takes all double, or float, bf16 and f16");
   if (!y) return;
   const Index N = x.shape[0], E = w.shape[0], K = w.shape[1], M = w.shape[2];
   assert(x.shape[1] == K && y.shape[1] == M && y.shape[0] == N && offsets.numel() == E + 1);
@@ -242,7 +242,7 @@ void grouped_matmul(cuda, In<TA, cuda> x, In<TB, cuda> w, In<std::int64_t, cuda>
 template <class TA, class TB, class TC>
 void grouped_matmul_weight_gradient(cuda, In<TA, cuda> x, In<TB, cuda> dy, In<std::int64_t, cuda> offsets, Out<TC, cuda> dw) {
   static_assert(std::is_same_v<stat_t<TA>, stat_t<TC>> && std::is_same_v<stat_t<TB>, stat_t<TC>>,
-                "weft: the grouped gradient takes all double, or float and bf16");
+                "weft: the grouped gradient takes all double, or float, bf16 and f16");
   if (!dw) return;
   if (dw.shape[2] > 1 && dw.strides[2] != 1) {  // then dw^T = dy^T x
     std::swap(dw.shape[1], dw.shape[2]);

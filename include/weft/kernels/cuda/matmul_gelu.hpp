@@ -5,11 +5,11 @@
 
 namespace weft::inline WEFT_ABI::kernels {
 
-/// As on the CPU: kernels/cpu/matmul_gelu.hpp. In bf16 one launch, whose gelu sees the sums before they are rounded.
+/// As on the CPU: kernels/cpu/matmul_gelu.hpp. In 16 bits one launch, whose gelu sees the sums before they are rounded.
 template <class T, class W>
 void matmul_gelu(cuda, In<T, cuda> a, In<W, cuda> b, In<W, cuda> bias, Out<T, cuda> h, Out<T, cuda> y);
 
-/// As on the CPU: kernels/cpu/matmul_gelu.hpp. In bf16 one launch.
+/// As on the CPU: kernels/cpu/matmul_gelu.hpp. In 16 bits one launch.
 template <class T, class W>
 void matmul_gelu_backward(cuda, In<T, cuda> dy, In<W, cuda> b, In<T, cuda> h, Out<T, cuda> dh);
 

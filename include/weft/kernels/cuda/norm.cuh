@@ -42,9 +42,9 @@ struct GivenRows {
 template <class T, int V>
 __device__ inline Words<T, V> write_rounded(T* to, const stat_t<T> (&value)[V]) {
   Pack<std::uint32_t, 4> pack;
-  if constexpr (std::is_same_v<T, bf16>) {
+  if constexpr (Narrow<T>) {
 #pragma unroll
-    for (int i = 0; i < V; i += 2) pack.at[i / 2] = bf16_pair(value[i], value[i + 1]);
+    for (int i = 0; i < V; i += 2) pack.at[i / 2] = narrow_pair<T>(value[i], value[i + 1]);
   } else {
     std::memcpy(&pack, value, sizeof(pack));
   }

@@ -5,7 +5,7 @@
 
 namespace weft::inline WEFT_ABI::kernels {
 
-/// As on the CPU: kernels/cpu/softmax.hpp; in bf16 exponentials are the hardware's, which its rounding hides.
+/// As on the CPU: kernels/cpu/softmax.hpp; in 16 bits exponentials are the hardware's, which its rounding hides.
 template <class T>
 void softmax_forward(cuda, In<T, cuda> x, Out<T, cuda> y);
 

@@ -5,7 +5,7 @@
 
 namespace weft::inline WEFT_ABI::kernels {
 
-/// As on the CPU: kernels/cpu/swiglu.hpp; in bf16 the sigmoid is the hardware's, which its rounding hides.
+/// As on the CPU: kernels/cpu/swiglu.hpp; in 16 bits the sigmoid is the hardware's, which its rounding hides.
 template <class T>
 void swiglu_forward(cuda, In<T, cuda> gate, In<T, cuda> up, Out<T, cuda> y);
 

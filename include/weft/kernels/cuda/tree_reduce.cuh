@@ -45,6 +45,7 @@ void tree_reduce(Dtype type, bool largest, const void* const* x, Index count, vo
     case Dtype::f32: return kernels::gpu::tree_reduce<float>(largest, x, count, y, n);
     case Dtype::f64: return kernels::gpu::tree_reduce<double>(largest, x, count, y, n);
     case Dtype::bf16: return kernels::gpu::tree_reduce<bf16>(largest, x, count, y, n);
+    case Dtype::f16: return kernels::gpu::tree_reduce<f16>(largest, x, count, y, n);
     case Dtype::i32: return kernels::gpu::tree_reduce<std::int32_t>(largest, x, count, y, n);
     case Dtype::i64: return kernels::gpu::tree_reduce<std::int64_t>(largest, x, count, y, n);
     case Dtype::u8: return kernels::gpu::tree_reduce<std::uint8_t>(largest, x, count, y, n);
