@@ -15,7 +15,8 @@ namespace {
 struct Extents {
   Index N, k, E, C, F;
 };
-const Extents all[] = {{1, 1, 1, 1, 1}, {4, 2, 3, 2, 3}, {5, 1, 4, 3, 2}, {0, 2, 3, 2, 2}, {3, 2, 2, 0, 3}, {3, 2, 4, 2, 0}, {7, 3, 5, 4, 6}, {9, 2, 8, 1, 3}};
+const Extents all[] = {{1, 1, 1, 1, 1}, {4, 2, 3, 2, 3}, {5, 1, 4, 3, 2}, {0, 2, 3, 2, 2},
+                       {3, 2, 2, 0, 3}, {3, 2, 4, 2, 0}, {7, 3, 5, 4, 6}, {9, 2, 8, 1, 3}};
 
 /// k different experts a row, none of expert 1 where there are more than 3.
 Tensor<std::int64_t> choices(Index N, Index k, Index E) {
@@ -34,11 +35,14 @@ TEST_CASE("expert_swiglu: gradients, and values against a gated layer for each c
     INFO("N " << N << " k " << k << " E " << E << " C " << C << " F " << F);
     const auto experts = choices(N, k, E);
     const auto plan = expert_plan(experts, E);
-    const auto fn = [&](const auto& x, const auto& w, const auto& gate, const auto& up, const auto& down) { return expert_swiglu(x, w, gate, up, down, plan); };
-    const auto x = values({N, C}, 1), w = values({N, k}, 2), gate = values({E, F, C}, 3), up = values({E, F, C}, 4), down = values({E, C, F}, 5);
+    const auto fn = [&](const auto& x, const auto& w, const auto& gate, const auto& up, const auto& down) {
+      return expert_swiglu(x, w, gate, up, down, plan);
+    };
+    const auto x = values({N, C}, 1), w = values({N, k}, 2);
+    const auto gate = values({E, F, C}, 3), up = values({E, F, C}, 4), down = values({E, C, F}, 5);
     check_gradients(fn, x, w, gate, up, down);
     if (N == 0) continue;
-    check_against_composition(fn, [n = N, chosen = k, &experts](const auto& x_, const auto& w_, const auto& gate_, const auto& up_, const auto& down_) {
+    const auto one_by_one = [n = N, chosen = k, &experts](const auto& x_, const auto& w_, const auto& gate_, const auto& up_, const auto& down_) {
       std::vector<Tensor<double>> rows;
       for (Index r = 0; r < n; ++r) {
         Tensor<double> sum;
@@ -52,7 +56,8 @@ TEST_CASE("expert_swiglu: gradients, and values against a gated layer for each c
         rows.push_back(sum);
       }
       return concat(rows);
-    }, 1e-13, x, w, gate, up, down);
+    };
+    check_against_composition(fn, one_by_one, 1e-13, x, w, gate, up, down);
   }
 }
 
@@ -63,7 +68,8 @@ TEST_CASE("expert_swiglu: types and threads", "[experts]") {
     if constexpr (std::is_same_v<T, bf16>) return expert_swiglu(x, cast<float>(w), gate, up, down, plan);
     else return expert_swiglu(x, w, gate, up, down, plan);
   };
-  const auto x = values({101, 67}, 1), w = values({101, 2}, 2), gate = values({6, 35, 67}, 3), up = values({6, 35, 67}, 4), down = values({6, 67, 35}, 5);
+  const auto x = values({101, 67}, 1), w = values({101, 2}, 2);
+  const auto gate = values({6, 35, 67}, 3), up = values({6, 35, 67}, 4), down = values({6, 67, 35}, 5);
   check_thread_bits<double>(fn, x, w, gate, up, down);
   check_thread_bits<float>(fn, x, w, gate, up, down);
   check_against_double<float>(fn, 4e-6, x, w, gate, up, down);

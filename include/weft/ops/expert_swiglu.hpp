@@ -22,7 +22,8 @@ Tensor<T, D> expert_swiglu(const Tensor<T, D>& x_NC, const Tensor<stat_t<T>, D>&
   op.expect_shape("up", up_EFC.shape(), {plan.experts, F, C});
   op.expect_shape("down", down_ECF.shape(), {plan.experts, C, F});
   op.expect_shape("weights", weights_Nk.shape(), {N, plan.k});
-  if (N * plan.k != R) op.fail("expected x of " + std::to_string(plan.k > 0 ? R / plan.k : 0) + " rows, as the plan has, got x " + to_string(x_NC.shape()));
+  if (N * plan.k != R)
+    op.fail("expected x of " + std::to_string(plan.k > 0 ? R / plan.k : 0) + " rows, as the plan has, got x " + to_string(x_NC.shape()));
   if constexpr (std::is_same_v<D, cpu>) {
     const Tensor<T, D> sorted = expert_dispatch(x_NC, plan, where);                                                          // (N k, C)
     const Tensor<T, D> hidden = swiglu(grouped_linear(sorted, gate_EFC, plan.offsets, where),

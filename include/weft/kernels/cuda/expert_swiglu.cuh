@@ -93,16 +93,25 @@ void expert_swiglu_forward(cuda, In<T, cuda> x, In<stat_t<T>, cuda> weights, In<
                            Out<T, cuda> up_RF, Out<T, cuda> hidden_RF) {
   const Index R = order.numel(), F = gate.shape[1];
   if (R == 0) return;
-  gpu::expert_rows_kernel<stat_t<T>><<<gpu::blocks_for(R), 256, 0, gpu::stream()>>>(order.data, weights.data, weights.shape[1], R, rows.data, scales.data);
+  gpu::expert_rows_kernel<stat_t<T>>
+      <<<gpu::blocks_for(R), 256, 0, gpu::stream()>>>(order.data, weights.data, weights.shape[1], R, rows.data, scales.data);
   gpu::check_launch("expert_swiglu");
-  gpu::grouped_rows<T, W, T>(x, rows.data, gpu::turned(gate), offsets.data, gate_RF);
-  gpu::grouped_rows<T, W, T>(x, rows.data, gpu::turned(up), offsets.data, up_RF);
   if (F == 0) return;
+  const In<W, cuda> gate_turned = gpu::turned(gate), up_turned = gpu::turned(up);
+  if constexpr (std::is_same_v<T, bf16> && std::is_same_v<W, bf16>)
+    if (gate.strides == up.strides && gpu::grouped_wgmma<gpu::Cut::rows, gpu::warpgroups::Form::gated>(
+                                          gpu::grouped_of_rows<T, W, T>(x, rows.data, gate_turned, offsets.data, gate_RF),
+                                          {.b = up.data, .c = up_RF.data, .hidden = hidden_RF.data, .scales = scales.data}))
+      return;
+  gpu::grouped_rows<T, W, T>(x, rows.data, gate_turned, offsets.data, gate_RF);
+  gpu::grouped_rows<T, W, T>(x, rows.data, up_turned, offsets.data, up_RF);
   constexpr int V = gpu::pack_of<T>;
   if (F % V == 0)
-    gpu::scaled_swiglu_kernel<T, V><<<gpu::blocks_for(R * F / V), 256, 0, gpu::stream()>>>(gate_RF.data, up_RF.data, scales.data, R, F / V, hidden_RF.data);
+    gpu::scaled_swiglu_kernel<T, V>
+        <<<gpu::blocks_for(R * F / V), 256, 0, gpu::stream()>>>(gate_RF.data, up_RF.data, scales.data, R, F / V, hidden_RF.data);
   else
-    gpu::scaled_swiglu_kernel<T, 1><<<gpu::blocks_for(R * F), 256, 0, gpu::stream()>>>(gate_RF.data, up_RF.data, scales.data, R, F, hidden_RF.data);
+    gpu::scaled_swiglu_kernel<T, 1>
+        <<<gpu::blocks_for(R * F), 256, 0, gpu::stream()>>>(gate_RF.data, up_RF.data, scales.data, R, F, hidden_RF.data);
   gpu::check_launch("expert_swiglu");
 }
 
@@ -144,10 +153,8 @@ void expert_swiglu_backward(cuda, In<T, cuda> dy, const ExpertSwiglu<T, W>& kept
   gpu::grouped_sum<T, T, G>(kept.up_RF, nullptr, kept.x, list, offsets, R, dup);
   if (!dx || N * C == 0) return;
   const gpu::Scratch<T> results(R * C);
-  Out<T, cuda> each = gpu::whole(results.data(), R, C);
-  gpu::grouped_rows<T, W, T>(kept.gate_RF, nullptr, kept.gate, offsets, each);
-  each.beta = 1;
-  gpu::grouped_rows<T, W, T>(kept.up_RF, nullptr, kept.up, offsets, each);
+  const Out<T, cuda> each = gpu::whole(results.data(), R, C);
+  gpu::grouped_two_rows<T, W, T>(kept.gate_RF, kept.gate, kept.up_RF, kept.up, offsets, each);
   gpu::combine<T>(each, nullptr, kept.position.data, R / N, dx, dx.beta);
 }
 

@@ -38,14 +38,18 @@ struct Place {
 
   /// Of the expert whose cut begins at row `begin` of an operand with this stride from row to row.
   template <class T>
-  __device__ static const T* from(const T* data, const int* list, Index begin, Index stride) { return list != nullptr ? data : data + begin * stride; }
+  __device__ static const T* from(const T* data, const int* list, Index begin, Index stride) {
+    return list != nullptr ? data : data + begin * stride;
+  }
   __device__ static const int* from(const int* list, Index begin) { return list != nullptr ? list + begin : nullptr; }
 };
 
 /// The i-th of an expert's tiles, in bands of 16 down the rows: blocks that run together then share rows of a and columns of b.
-__device__ inline void tile_corner(Index i, Index m_tiles, Index n_tiles, Index tile_m, Index tile_n, Index& m0, Index& n0) {
-  constexpr Index high = 16;
-  const Index band = i / (high * n_tiles), rest = i - band * high * n_tiles, rows = min(high, m_tiles - band * high);
+template <class I>
+__device__ inline void tile_corner(I i, I m_tiles, I n_tiles, int tile_m, int tile_n, I& m0, I& n0) {
+  constexpr I high = 16;
+  const I band = i / (high * n_tiles), rest = i - band * high * n_tiles, left = m_tiles - band * high;
+  const I rows = left < high ? left : high;
   m0 = (band * high + rest % rows) * tile_m;
   n0 = rest / rows * tile_n;
 }
