@@ -1,11 +1,12 @@
-// The GPU: kernels that move memory against the copy bandwidth, attention and GEMM in TFLOP/s, and steps of whole models in tokens a
+// The GPU: kernels that move memory against the copy bandwidth, attention, GEMM and experts in TFLOP/s, and steps of whole models in tokens a
 // second. Products take the fastest algorithms, kept in products.txt. benchmarks/peers/gpu_torch.py does the same models in PyTorch.
-// Usage: bench_cuda [PART...]   (memory gemm attention small 124m 1.5b; only where named: layer 8b)
+// Usage: bench_cuda [PART...]   (memory gemm attention experts small 124m 1.5b; only where named: layer 8b)
 #include <chrono>
 #include <cstdio>
 #include <functional>
 #include <set>
 #include <string>
+#include <tuple>
 
 #include "weft/weft.hpp"
 
@@ -102,6 +103,51 @@ void attention_speed() {
                     forward * 1e6, 2.5 * work / backward * 1e-12, backward * 1e6);
       }
     }
+}
+
+/// The experts of a mixture: their products alone, the layer, and the same from single ops, which copy rows to the experts and back.
+void mixture() {
+  for (const auto& [name, N, k, E, C, F] : {std::tuple<const char*, Index, Index, Index, Index, Index>{"Mixtral's", 8192, 2, 8, 4096, 14336}, {"many small", 8192, 8, 64, 2048, 768}}) {
+    gpu::release_cached();
+    std::vector<std::int64_t> drawn;
+    for (Index n = 0; n < N; ++n)  // k different ones
+      for (Index s = 0, first = static_cast<Index>(mix(3, static_cast<std::uint64_t>(n)) % static_cast<std::uint64_t>(E)); s < k; ++s) drawn.push_back((first + s * (E / k)) % E);
+    const auto plan = expert_plan(from_vector<std::int64_t, cuda>(drawn, {N, k}), E);
+    auto x = randn<bf16, cuda>({N, C}, 1), gate = randn<bf16, cuda>({E, F, C}, 2, 0, 0.02), up = randn<bf16, cuda>({E, F, C}, 3, 0, 0.02), down = randn<bf16, cuda>({E, C, F}, 4, 0, 0.02);
+    auto weights = full<float, cuda>({N, k}, 1 / static_cast<float>(k));
+    const auto dy = randn<bf16, cuda>({N, C}, 5);
+    const double product = 2 * static_cast<double>(N * k) * static_cast<double>(C) * static_cast<double>(F);
+    std::printf("experts, %s: %lld tokens, %lld of %lld, %lld x %lld\n", name, static_cast<long long>(N), static_cast<long long>(k), static_cast<long long>(E), static_cast<long long>(C), static_cast<long long>(F));
+    {
+      const auto sorted = expert_dispatch(x, plan);
+      const Tensor<bf16, cuda> hidden({N * k, F});
+      const Tensor<float, cuda> dgate({E, F, C});
+      const double forward = seconds([&] { kernels::grouped_matmul<bf16, bf16, bf16>(cuda{}, sorted, transpose(gate), plan.offsets, hidden); });
+      const double by_x = seconds([&] { kernels::grouped_matmul<bf16, bf16, bf16>(cuda{}, hidden, gate, plan.offsets, sorted); });
+      const double by_weight = seconds([&] { kernels::grouped_matmul_weight_gradient<bf16, bf16, float>(cuda{}, hidden, sorted, plan.offsets, dgate); });
+      std::printf("  one grouped product: %.0f TFLOP/s, its gradients by x %.0f, by weight %.0f\n", product / forward * 1e-12, product / by_x * 1e-12, product / by_weight * 1e-12);
+    }
+    const auto measure = [&](const char* what, auto&& layer) {
+      for (auto* leaf : {&x, &gate, &up, &down}) leaf->require_grad();
+      weights.require_grad();
+      gpu::reset_peak_memory();
+      const double forward = seconds([&] { static_cast<void>(layer()); });
+      const double both = seconds([&] {
+        Tape tape;
+        tape.backward(layer(), dy);
+        for (const auto* leaf : {&x, &gate, &up, &down}) leaf->slot()->clear();
+        weights.slot()->clear();
+      });
+      std::printf("  %-12s forward %7.0f us, %.0f TFLOP/s; backward %7.0f us, %.0f TFLOP/s; %.1f GB\n", what, forward * 1e6, 3 * product / forward * 1e-12, (both - forward) * 1e6,
+                  6 * product / (both - forward) * 1e-12, static_cast<double>(gpu::memory_stats().peak) * 1e-9);
+    };
+    measure("as one op", [&] { return expert_swiglu(x, weights, gate, up, down, plan); });
+    measure("single ops", [&] {
+      const auto sorted = expert_dispatch(x, plan);
+      return expert_combine(grouped_linear(swiglu(grouped_linear(sorted, gate, plan.offsets), grouped_linear(sorted, up, plan.offsets)), down, plan.offsets), weights, plan);
+    });
+  }
+  gpu::release_cached();
 }
 
 /// What a step of GPT-2 124M, 64 x 1024, is made of: one layer's kernels, and the head.
@@ -269,6 +315,7 @@ int main(int argc, char** argv) try {
   if (wanted("memory")) memory();
   if (wanted("gemm")) gemm();
   if (wanted("attention")) attention_speed();
+  if (wanted("experts")) mixture();
   gpu::release_cached();
   const auto gpt2 = [](Index width, Index layers, Index heads) {
     return nn::TransformerConfig::gpt2({.vocab = 50304, .width = width, .layers = layers, .heads = heads, .context = 1024});

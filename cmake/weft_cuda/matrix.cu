@@ -1,4 +1,5 @@
-// Matrix products and the fused head, for the types that ops and tests name.
+// Matrix products, the experts of a mixture and the fused head, for the types that ops and tests name.
+#include "weft/kernels/cuda/expert_swiglu.cuh"
 #include "weft/kernels/cuda/linear_cross_entropy.cuh"
 #include "weft/kernels/cuda/matmul.cuh"
 #include "weft/kernels/cuda/matmul_gelu.cuh"
@@ -41,6 +42,21 @@ WEFT_GELU_PRODUCTS(float, bf16)
 WEFT_GELU_PRODUCTS(bf16, bf16)
 WEFT_GELU_PRODUCTS(float, f16)
 WEFT_GELU_PRODUCTS(f16, f16)
+
+#define WEFT_EXPERTS(T, W)                                                                                                             \
+  template void expert_swiglu_forward<T, W>(cuda, In<T, cuda>, In<stat_t<T>, cuda>, In<W, cuda>, In<W, cuda>, In<std::int64_t, cuda>,  \
+                                            In<std::int64_t, cuda>, Out<std::int32_t, cuda>, Out<stat_t<T>, cuda>, Out<T, cuda>,       \
+                                            Out<T, cuda>, Out<T, cuda>);                                                               \
+  template void expert_swiglu_output<T, W>(cuda, In<T, cuda>, In<W, cuda>, In<std::int64_t, cuda>, In<std::int64_t, cuda>, Out<T, cuda>); \
+  template void expert_swiglu_backward<T, W>(cuda, In<T, cuda>, const ExpertSwiglu<T, W>&, Out<T, cuda>, Out<stat_t<T>, cuda>,         \
+                                             Out<param_grad_t<W>, cuda>, Out<param_grad_t<W>, cuda>, Out<param_grad_t<W>, cuda>);
+
+WEFT_EXPERTS(double, double)
+WEFT_EXPERTS(float, float)
+WEFT_EXPERTS(float, bf16)
+WEFT_EXPERTS(bf16, bf16)
+WEFT_EXPERTS(float, f16)
+WEFT_EXPERTS(f16, f16)
 
 WEFT_HEAD(double, double)
 WEFT_HEAD(float, float)

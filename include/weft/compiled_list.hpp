@@ -89,6 +89,8 @@
                                      const Tensor<W, cpu>&, double, Where);                                             \
   how Tensor<T, cpu> grouped_linear(const Tensor<T, cpu>&, const Tensor<W, cpu>&, const Tensor<std::int64_t, cpu>&,     \
                                     Where);                                                                             \
+  how Tensor<T, cpu> expert_swiglu(const Tensor<T, cpu>&, const Tensor<stat_t<T>, cpu>&, const Tensor<W, cpu>&,         \
+                                   const Tensor<W, cpu>&, const Tensor<W, cpu>&, const ExpertPlan<cpu>&, Where);        \
   how Loss<stat_t<T>, cpu> linear_cross_entropy(const Tensor<T, cpu>&, const Tensor<W, cpu>&,                           \
                                                 const Tensor<std::int64_t, cpu>&, Where);
 

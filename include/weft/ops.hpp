@@ -17,6 +17,7 @@
 #include "weft/ops/embedding.hpp"
 #include "weft/ops/exp.hpp"
 #include "weft/ops/expert_dispatch.hpp"
+#include "weft/ops/expert_swiglu.hpp"
 #include "weft/ops/gather.hpp"
 #include "weft/ops/gelu.hpp"
 #include "weft/ops/gelu_mlp.hpp"

@@ -285,6 +285,12 @@ TEMPLATE_TEST_CASE("experts", "", float, double, bf16, f16) {
       const auto hidden = grouped_linear(sorted, in[1], plan.offsets);
       return expert_combine(hidden, cast<S>(sigmoid(in[2])), plan);
     }, {{N, 24}, {E, 40, 24}, {N, std::min<Index>(2, E)}}, 8);
+  for (const auto& [N, E] : std::vector<std::array<Index, 2>>{{1, 1}, {5, 4}, {300, 8}, {0, 3}})  // more of it in experts.cpp
+    same<T>("expert_swiglu", [N = N, E = E](const auto& in) {
+      using D = typename std::remove_cvref_t<decltype(in[0])>::device;
+      const auto plan = expert_plan(integers<D>({N, std::min<Index>(2, E)}, E), E);
+      return expert_swiglu(in[0], cast<S>(sigmoid(in[4])), in[1], in[2], in[3], plan);
+    }, {{N, 24}, {E, 40, 24}, {E, 40, 24}, {E, 24, 40}, {N, std::min<Index>(2, E)}}, 8);
 }
 
 TEST_CASE("types and devices") {

@@ -4,12 +4,10 @@
 #include "weft/nn/linear.hpp"
 #include "weft/ops/arithmetic.hpp"
 #include "weft/ops/cast.hpp"
-#include "weft/ops/expert_dispatch.hpp"
-#include "weft/ops/grouped_linear.hpp"
+#include "weft/ops/expert_swiglu.hpp"
 #include "weft/ops/log_softmax.hpp"
 #include "weft/ops/softmax.hpp"
 #include "weft/ops/sum.hpp"
-#include "weft/ops/swiglu.hpp"
 #include "weft/ops/topk.hpp"
 #include "weft/tape/checkpoint.hpp"
 
@@ -53,10 +51,7 @@ struct MoE : Module<MoE<T, W, D>> {
     const ExpertPlan<D> plan = expert_plan(top.indices, E);
 
     const auto experts = [gate = gate_proj, up = up_proj, down = down_proj, plan](const Tensor<T, D>& x, const Tensor<S, D>& weights) {
-      const Tensor<T, D> sorted = expert_dispatch(x, plan);                     // (N k, C)
-      const Tensor<T, D> hidden = swiglu(grouped_linear(sorted, gate, plan.offsets),
-                                         grouped_linear(sorted, up, plan.offsets));       // (N k, F)
-      return expert_combine(grouped_linear(hidden, down, plan.offsets), weights, plan);  // (N, C)
+      return expert_swiglu(x, weights, gate, up, down, plan);                     // (N, C)
     };
     const Tensor<T, D> y_NC = recompute ? checkpoint(experts, x_NC, weights_Nk) : experts(x_NC, weights_Nk);
 

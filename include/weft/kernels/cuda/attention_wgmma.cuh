@@ -20,12 +20,13 @@ __device__ inline std::uint64_t descriptor(unsigned address, int columns_apart) 
 }
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-// The sums of a product of 8, 12 or 16 columns of 8 as operands of assembly, all under one constraint.
+// The sums of a product of 8, 12, 16 or 32 columns of 8 as operands of assembly, all under one constraint.
 #define WEFT_SUM(how, j) how(c[j][0]), how(c[j][1]), how(c[j][2]), how(c[j][3])
 #define WEFT_SUMS_4(how, j) WEFT_SUM(how, j), WEFT_SUM(how, j + 1), WEFT_SUM(how, j + 2), WEFT_SUM(how, j + 3)
 #define WEFT_SUMS_8(how) WEFT_SUMS_4(how, 0), WEFT_SUMS_4(how, 4)
 #define WEFT_SUMS_12(how) WEFT_SUMS_8(how), WEFT_SUMS_4(how, 8)
 #define WEFT_SUMS_16(how) WEFT_SUMS_12(how), WEFT_SUMS_4(how, 12)
+#define WEFT_SUMS_32(how) WEFT_SUMS_16(how), WEFT_SUMS_4(how, 16), WEFT_SUMS_4(how, 20), WEFT_SUMS_4(how, 24), WEFT_SUMS_4(how, 28)
 
 /// c (64, 8 N) = or += a b over 16 columns; a and b are tiles, and b's rows are c's columns; with `turned` both tiles' rows are the
 /// contraction.
@@ -105,6 +106,24 @@ __device__ inline void wgmma_operand(float (&c)[16][4], const unsigned (&a)[4], 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "C"(NameInPtx<T>::text)
       : "memory");
 }
+/// c (64, 256) = or += a b over 16 columns, as wgmma_tiles, but each tile turned or not.
+template <int a_turned, int b_turned>
+__device__ inline void wgmma_wide(float (&c)[32][4], std::uint64_t a, std::uint64_t b, int accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, "
+      "%25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, %70, "
+      "%71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, "
+      "%94, %95, %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, "
+      "%114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
+      "%128, %129, p, 1, 1, %131, %132;\n}"
+      : WEFT_SUMS_32("+f")
+      : "l"(a), "l"(b), "r"(accumulate), "n"(a_turned), "n"(b_turned)
+      : "memory");
+}
+#undef WEFT_SUMS_32
 #undef WEFT_SUMS_16
 #undef WEFT_SUMS_12
 #undef WEFT_SUMS_8
@@ -125,6 +144,8 @@ template <class, int = 0, class... X>
 __device__ void wgmma_first(const X&...) {}
 template <class, class... X>
 __device__ void wgmma_operand(const X&...) {}
+template <int, int, class... X>
+__device__ void wgmma_wide(const X&...) {}
 __device__ inline void wgmma_fence() {}
 __device__ inline void wgmma_commit() {}
 template <int n>

@@ -39,45 +39,57 @@ __device__ inline unsigned piece_at(int line, int piece) {
   else return static_cast<unsigned>(line * 256 + ((piece ^ (line & 7)) << 4));
 }
 
-/// A thread's two pieces of each tile of an operand, copied step after step along K. What lies outside the operand becomes zero.
-template <class T, bool along_k>
+/// A thread's two pieces of each tile of an operand, copied step after step along K. What lies outside the operand becomes zero. listed: the
+/// lines of an operand across K come through a list, whose entries are read a step ahead.
+template <class T, bool along_k, bool listed>
 class Copier {
  public:
-  /// data: the operand's first element; o0: the tile's first of `extent`; ld: from line to line.
-  __device__ Copier(const T* data, Index ld, Index o0, Index extent, Index K)
-      : left_(static_cast<int>(K)), step_(along_k ? depth : depth * ld) {
+  /// data: the operand's first element; o0: the tile's first of `extent`; ld: from line to line; rows: the list, or null.
+  __device__ Copier(const T* data, Index ld, const int* rows, Index o0, Index extent, Index K) : left_(static_cast<int>(K)), ld_(ld) {
     const int t = static_cast<int>(threadIdx.x);
+    if constexpr (listed) data_ = data + o0 + t % 16 * 8, rows_ = rows + t / 16;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int line = along_k ? t / 4 + 64 * i : t / 16 + 16 * i, piece = along_k ? t % 4 : t % 16;
       to_[i] = piece_at<along_k>(line, piece);
       if constexpr (along_k) {
-        from_[i] = data + (o0 + line) * ld + piece * 8;
-        inside_[i] = o0 + line < extent ? 16 : 0;
+        const bool there = o0 + line < extent;
+        from_[i] = data + (rows != nullptr && there ? rows[o0 + line] : o0 + line) * ld + piece * 8;
+        inside_[i] = there ? 16 : 0;
       } else {
         from_[i] = data + line * ld + o0 + piece * 8;
         inside_[i] = bytes(static_cast<int>(min(extent - o0, Index{tile})) - piece * 8);
       }
     }
+    if constexpr (listed) look_up();
   }
   __device__ void copy(unsigned tile_at) {
     const int t = static_cast<int>(threadIdx.x);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int inside = along_k ? min(inside_[i], bytes(left_ - t % 4 * 8)) : t / 16 + 16 * i < left_ ? inside_[i] : 0;
+      if constexpr (listed) from_[i] = data_ + next_[i] * ld_;
       asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(tile_at + to_[i]), "l"(from_[i]), "r"(inside) : "memory");
-      from_[i] += step_;
+      if constexpr (!listed) from_[i] += along_k ? Index{depth} : depth * ld_;
     }
     left_ -= depth;
+    if constexpr (listed) rows_ += depth, look_up();
   }
 
  private:
   __device__ static int bytes(int elements) { return min(max(elements, 0), 8) * 2; }
+  __device__ void look_up() {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) next_[i] = static_cast<int>(threadIdx.x) / 16 + 16 * i < left_ ? rows_[16 * i] : 0;
+  }
 
   const T* from_[2];
   unsigned to_[2];
   int inside_[2], left_;
-  Index step_;
+  Index ld_;
+  const T* data_;  // the rest where the lines are listed
+  const int* rows_;
+  int next_[2];
 };
 
 template <class TC>
@@ -98,8 +110,8 @@ __device__ inline void store_pair(TC* to, float first, float second, bool has_se
 }
 }  // namespace mma
 
-/// a_along, b_along: the operand has stride 1 along K; else along M or N. paired: two columns of c at an even place are aligned.
-template <Cut cut, bool a_along, bool b_along, class T, class TC>
+/// a_along, b_along: the operand has stride 1 along K; else along M or N, and may be listed. paired: two columns of c at an even place are aligned.
+template <Cut cut, bool a_along, bool b_along, bool a_listed, bool b_listed, class T, class TC>
 __global__ void __launch_bounds__(mma::threads, 2) grouped_mma_kernel(Grouped<T, T, TC> g, bool paired) {
   using namespace mma;
   extern __shared__ __align__(128) unsigned char grouped_mma_memory[];
@@ -108,8 +120,8 @@ __global__ void __launch_bounds__(mma::threads, 2) grouped_mma_kernel(Grouped<T,
   const auto memory = static_cast<unsigned>(__cvta_generic_to_shared(grouped_mma_memory));
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
   const int warp_m = warp % 2 * 64, warp_n = warp / 2 * 32;
-  Copier<T, a_along> a_copier(p.a, a_along ? g.a_m : g.a_k, p.m0, p.M, p.K);
-  Copier<T, b_along> b_copier(p.b, b_along ? g.b_n : g.b_k, p.n0, p.N, p.K);
+  Copier<T, a_along, a_listed> a_copier(p.a, a_along ? g.a_m : g.a_k, p.a_rows, p.m0, p.M, p.K);
+  Copier<T, b_along, b_listed> b_copier(p.b, b_along ? g.b_n : g.b_k, p.b_rows, p.n0, p.N, p.K);
   const int steps = static_cast<int>((p.K + depth - 1) / depth);
   const auto copy = [&](int step) {
     if (step < steps) {
@@ -180,9 +192,16 @@ bool grouped_mma(const Grouped<T, T, TC>& g) {
     kernel<<<blocks_for_tiles<cut>(g, mma::tile), mma::threads, bytes, stream()>>>(g, paired);
     check_launch("grouped_matmul");
   };
-  if constexpr (cut == Cut::sum) launch(grouped_mma_kernel<cut, false, false, T, TC>);
-  else if (b_along) launch(grouped_mma_kernel<cut, true, true, T, TC>);
-  else launch(grouped_mma_kernel<cut, true, false, T, TC>);
+  if constexpr (cut == Cut::sum) {
+    if (g.a_rows != nullptr && g.b_rows != nullptr) return false;
+    if (g.a_rows != nullptr) launch(grouped_mma_kernel<cut, false, false, true, false, T, TC>);
+    else if (g.b_rows != nullptr) launch(grouped_mma_kernel<cut, false, false, false, true, T, TC>);
+    else launch(grouped_mma_kernel<cut, false, false, false, false, T, TC>);
+  } else if (b_along) {
+    launch(grouped_mma_kernel<cut, true, true, false, false, T, TC>);
+  } else {
+    launch(grouped_mma_kernel<cut, true, false, false, false, T, TC>);
+  }
   return true;
 }
 

@@ -11,7 +11,8 @@ namespace weft::inline WEFT_ABI::kernels::gpu {
 /// What the offsets cut: the rows of a and c (y = x w[e]), or the sum (dw[e] = x^T dy).
 enum class Cut { rows, sum };
 
-/// c (M, N) (+)= a (M, K) b (K, N) of each expert, where M or K is that of all experts together: `rows`. c has stride 1 along N.
+/// c (M, N) (+)= a (M, K) b (K, N) of each expert, where M or K is that of all experts together: `rows`. c has stride 1 along N. An operand
+/// that the offsets cut may be read through a list: its row r is then row a_rows[r] (b_rows[r]) of a (b).
 template <class TA, class TB, class TC>
 struct Grouped {
   const TA* a;
@@ -21,19 +22,39 @@ struct Grouped {
   Index M, N, K, E, rows;
   Index a_m, a_k, b_k, b_n, b_e, c_m, c_e;
   int beta;
+  const int* a_rows = nullptr;
+  const int* b_rows = nullptr;
 };
 
-/// One expert's product and a tile's corner in it.
+/// One expert's product and a tile's corner in it. With a list, the operand begins where all experts' does and the list where the expert's
+/// rows do.
 template <class TA, class TB, class TC>
 struct Place {
   const TA* a;
   const TB* b;
   TC* c;
   Index M, N, K, m0, n0;
+  const int *a_rows, *b_rows;
+
+  /// Of the expert whose cut begins at row `begin` of an operand with this stride from row to row.
+  template <class T>
+  __device__ static const T* from(const T* data, const int* list, Index begin, Index stride) {
+    return list != nullptr ? data : data + begin * stride;
+  }
+  __device__ static const int* from(const int* list, Index begin) { return list != nullptr ? list + begin : nullptr; }
 };
 
-/// False past the last tile. All warps find the same. An expert's tiles go down the rows first, so that blocks that run together share
-/// columns of b. Offsets that do not rise from 0 to rows are cut to what lies inside: wrong, never out of bounds.
+/// The i-th of an expert's tiles, in bands of 16 down the rows: blocks that run together then share rows of a and columns of b.
+template <class I>
+__device__ inline void tile_corner(I i, I m_tiles, I n_tiles, int tile_m, int tile_n, I& m0, I& n0) {
+  constexpr I high = 16;
+  const I band = i / (high * n_tiles), rest = i - band * high * n_tiles, left = m_tiles - band * high;
+  const I rows = left < high ? left : high;
+  m0 = (band * high + rest % rows) * tile_m;
+  n0 = rest / rows * tile_n;
+}
+
+/// False past the last tile. All warps find the same. Offsets that do not rise from 0 to rows are cut to what lies inside: wrong, never out of bounds.
 template <Cut cut, int tile_m, int tile_n, class TA, class TB, class TC>
 __device__ inline bool find_place(const Grouped<TA, TB, TC>& g, Place<TA, TB, TC>& p) {
   constexpr unsigned all = 0xffffffffu;
@@ -46,7 +67,10 @@ __device__ inline bool find_place(const Grouped<TA, TB, TC>& g, Place<TA, TB, TC
     if (e >= g.E) return false;
     i %= m_tiles * n_tiles;
     const Index begin = begin_of(e), end = end_of(e, begin);
-    p = {g.a + begin * g.a_k, g.b + begin * g.b_k, g.c + e * g.c_e, g.M, g.N, end - begin, i % m_tiles * tile_m, i / m_tiles * tile_n};
+    using P = Place<TA, TB, TC>;
+    p = {P::from(g.a, g.a_rows, begin, g.a_k), P::from(g.b, g.b_rows, begin, g.b_k), g.c + e * g.c_e, g.M, g.N, end - begin, 0, 0,
+         P::from(g.a_rows, begin), P::from(g.b_rows, begin)};
+    tile_corner(i, m_tiles, n_tiles, tile_m, tile_n, p.m0, p.n0);
     return true;
   } else {
     const int lane = static_cast<int>(threadIdx.x % 32);
@@ -69,8 +93,10 @@ __device__ inline bool find_place(const Grouped<TA, TB, TC>& g, Place<TA, TB, TC
         begin = __shfl_sync(all, begin, owner);
         count = __shfl_sync(all, count, owner);
         const Index m_tiles = (count + tile_m - 1) / tile_m;
-        p = {g.a + begin * g.a_m, g.b + (e0 + owner) * g.b_e, g.c + begin * g.c_m, count, g.N, g.K, i % m_tiles * tile_m,
-             i / m_tiles * tile_n};
+        using P = Place<TA, TB, TC>;
+        p = {P::from(g.a, g.a_rows, begin, g.a_m), g.b + (e0 + owner) * g.b_e, g.c + begin * g.c_m, count, g.N, g.K, 0, 0,
+             P::from(g.a_rows, begin), nullptr};
+        tile_corner(i, m_tiles, n_tiles, tile_m, tile_n, p.m0, p.n0);
         return true;
       }
       i -= __shfl_sync(all, upto, 31);

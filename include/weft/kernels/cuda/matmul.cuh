@@ -230,30 +230,14 @@ template <class TA, class TB, class TC>
 void grouped_matmul(cuda, In<TA, cuda> x, In<TB, cuda> w, In<std::int64_t, cuda> offsets, Out<TC, cuda> y) {
   static_assert(std::is_same_v<stat_t<TA>, stat_t<TC>> && std::is_same_v<stat_t<TB>, stat_t<TC>>,
                 "weft: grouped_matmul takes all double, or float, bf16 and f16");
-  if (!y) return;
-  const Index N = x.shape[0], E = w.shape[0], K = w.shape[1], M = w.shape[2];
-  assert(x.shape[1] == K && y.shape[1] == M && y.shape[0] == N && offsets.numel() == E + 1);
-  assert(M <= 1 || y.strides[1] == 1);
-  if (N == 0 || M == 0 || E == 0) return;
-  gpu::grouped<gpu::Cut::rows>(gpu::Grouped<TA, TB, TC>{x.data, w.data, y.data, offsets.data, N, M, K, E, N, x.strides[0], x.strides[1],
-                                                        w.strides[1], w.strides[2], w.strides[0], y.strides[0], 0, y.beta});
+  gpu::grouped_rows(x, nullptr, w, offsets.data, y);
 }
 
 template <class TA, class TB, class TC>
 void grouped_matmul_weight_gradient(cuda, In<TA, cuda> x, In<TB, cuda> dy, In<std::int64_t, cuda> offsets, Out<TC, cuda> dw) {
   static_assert(std::is_same_v<stat_t<TA>, stat_t<TC>> && std::is_same_v<stat_t<TB>, stat_t<TC>>,
                 "weft: the grouped gradient takes all double, or float, bf16 and f16");
-  if (!dw) return;
-  if (dw.shape[2] > 1 && dw.strides[2] != 1) {  // then dw^T = dy^T x
-    std::swap(dw.shape[1], dw.shape[2]);
-    std::swap(dw.strides[1], dw.strides[2]);
-    return grouped_matmul_weight_gradient<TB, TA, TC>(cuda{}, dy, x, offsets, dw);
-  }
-  const Index E = dw.shape[0], K = dw.shape[1], M = dw.shape[2], N = x.shape[0];
-  assert(x.shape[1] == K && dy.shape[1] == M && dy.shape[0] == N && offsets.numel() == E + 1);
-  if (E == 0 || K == 0 || M == 0) return;
-  gpu::grouped<gpu::Cut::sum>(gpu::Grouped<TA, TB, TC>{x.data, dy.data, dw.data, offsets.data, K, M, N, E, N, x.strides[1], x.strides[0],
-                                                       dy.strides[0], dy.strides[1], 0, dw.strides[1], dw.strides[0], dw.beta});
+  gpu::grouped_sum(x, nullptr, dy, nullptr, offsets.data, x.shape[0], dw);
 }
 
 }  // namespace weft::inline WEFT_ABI::kernels
