@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <sstream>
 
+#include "weft/core/device.hpp"
+
 using namespace weft;
 
 namespace {
@@ -26,7 +28,7 @@ void for_each_option(O& o, F&& f) {
   f("experts", o.experts, "Model", "experts of a mixtral layer, of which 2 are used for a token");
   f("context", o.context, "Model", "tokens of a sequence");
   f("dropout", o.dropout, "Model", "share of activations dropped, in [0, 1)");
-  f("dtype", o.dtype, "Model", "float or bf16 (with float masters)");
+  f("dtype", o.dtype, "Model", "float or bf16 (with float masters); on a GPU also f16 (with a loss scale too)");
   f("recompute", o.recompute, "Model", "keep no activations, run layers again in the backward");
   f("batch", o.batch, "Training", "sequences of a step, over all ranks");
   f("micro-batch", o.micro_batch, "Training", "sequences at a time; 0: all of a rank's");
@@ -106,7 +108,8 @@ void check(const Options& o, Index ranks) {
   expect(o.weight_decay >= 0 && std::isfinite(o.weight_decay), "weight-decay", "a finite number of at least 0", as_text(o.weight_decay));
   expect(o.dropout >= 0 && o.dropout < 1, "dropout", "a number in [0, 1)", as_text(o.dropout));
   expect(o.arch == "gpt2" || o.arch == "llama" || o.arch == "mixtral", "arch", "gpt2, llama or mixtral", o.arch);
-  expect(o.dtype == "float" || o.dtype == "bf16", "dtype", "float or bf16", o.dtype);
+  const bool gpu = std::is_same_v<default_device, cuda>;
+  expect(o.dtype == "float" || o.dtype == "bf16" || (gpu && o.dtype == "f16"), "dtype", gpu ? "float, bf16 or f16" : "float or bf16", o.dtype);
   expect(o.tokenizer == "char" || o.tokenizer == "byte", "tokenizer", "char or byte", o.tokenizer);
   expect(o.micro_batch == 0 || o.batch % o.micro_batch == 0, "micro-batch", "a divisor of --batch " + std::to_string(o.batch), std::to_string(o.micro_batch));
   expect(o.threads <= 1024, "threads", "at most 1024", std::to_string(o.threads));

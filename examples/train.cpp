@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <numeric>
 #include <optional>
+#include <sstream>
 
 #include "options.hpp"
 #include "weft/weft.hpp"
@@ -69,11 +70,16 @@ int train_model(const Options& o, const io::Newest& checkpoint, Communicator& ra
   optim::AdamW adamw(model, ranks, {.beta1 = 0.9, .beta2 = 0.99, .weight_decay = o.weight_decay, .offload = o.offload, .zero = static_cast<int>(o.zero), .exact = o.exact});
   const auto lr = optim::warmup_cosine({.peak = o.lr, .floor = o.lr / 10, .warmup = std::min<Index>(100, o.steps / 10), .steps = std::max<Index>(1, o.steps)});
 
+  // In f16 gradients need a factor to stay in range; else it is 1 and stays so.
+  constexpr bool scales = std::is_same_v<T, f16>;
+  optim::LossScaleConfig scale_config{.start = scales ? 65536.0 : 1.0};
+
   // Where to begin, and where to write. Rank 0 alone speaks, and writes what is not a checkpoint.
   const bool speaks = ranks.rank() == 0;
   const Index first = checkpoint ? checkpoint.manifest.step : 0;
   if (checkpoint) {
     const std::string differs = io::load_checkpoint(checkpoint, model, adamw);
+    if (scales) std::istringstream(checkpoint.manifest.options.at("loss scale")) >> scale_config.start >> scale_config.good_steps;
     if (speaks) std::fprintf(stderr, "resumed %s\n", checkpoint.path.c_str());
     if (speaks && !differs.empty()) std::fprintf(stderr, "the bits may differ from here on: %s\n", differs.c_str());
   } else {
@@ -111,9 +117,12 @@ int train_model(const Options& o, const io::Newest& checkpoint, Communicator& ra
   // The loop: batch, loss, backward, step.
   const train::StopSignals signals(ranks.size() > 1 ? 2 : 0);
   Index done = first, saved = checkpoint ? first : -1;
+  optim::LossScale loss_scale(scale_config);
   const auto save = [&] {
     if (saved == done) return;
-    io::save_checkpoint(o.out, done, model, adamw, o.saved(text_hash));
+    auto options = o.saved(text_hash);
+    if (scales) options["loss scale"] = std::to_string(static_cast<double>(loss_scale)) + " " + std::to_string(loss_scale.good_steps());
+    io::save_checkpoint(o.out, done, model, adamw, options);
     if (speaks) io::prune(o.out, 2);
     saved = done;
   };
@@ -125,12 +134,13 @@ int train_model(const Options& o, const io::Newest& checkpoint, Communicator& ra
     std::vector<double> all(static_cast<std::size_t>(batches.micros()) + 1);  // each micro-batch's loss, and whether to stop
     for (Index i = 0; i < batches.micros() / ranks.size(); ++i) {
       const train::Batch batch = batches.at(done, adamw.micro(i, batches.micros()));
-      Tape tape(batch.key);
+      Tape tape(batch.key, {.loss_scale = loss_scale});
       const auto loss = model.loss(batch.tokens, batch.targets);
       tape.backward(loss);
       all[static_cast<std::size_t>(batch.key.micro)] = static_cast<double>(loss.terms()[0].sum.item()) / batch.key.counts[0];
     }
     const optim::GradientNorm norm = adamw.step({.lr = report.lr, .clip = 1.0});
+    if (scales && (norm.finite() || loss_scale > 1) && !loss_scale.update(norm)) continue;  // the step again, with half the factor
     if (!norm.finite()) {
       if (progress) progress->finish();
       save();
@@ -193,6 +203,8 @@ int main(int argc, char** argv) try {
   ranks->barrier();  // all have looked for a checkpoint before one writes
   if (line.options.threads > 0) set_threads(static_cast<int>(line.options.threads));
   try {
+    if constexpr (std::is_same_v<default_device, cuda>)
+      if (line.options.dtype == "f16") return train_model<f16>(line.options, line.checkpoint, *ranks);
     return line.options.dtype == "bf16" ? train_model<bf16>(line.options, line.checkpoint, *ranks) : train_model<float>(line.options, line.checkpoint, *ranks);
   } catch (const std::exception& error) {
     ranks->fail(error.what());  // the others learn why
