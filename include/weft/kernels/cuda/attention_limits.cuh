@@ -39,7 +39,8 @@ inline Documents documents(const AttentionOptions& options, const In<std::int32_
   return {starts.data, stride_of(starts.shape, starts.strides, 0), stride_of(starts.shape, starts.strides, 1), window};
 }
 
-__global__ __launch_bounds__(256) void find_limits(Sizes n, Documents documents, int queries, int keys, int* first_keys, int* query_ends) {
+template <int threads>
+__global__ __launch_bounds__(threads) void find_limits(Sizes n, Documents documents, int queries, int keys, int* first_keys, int* query_ends) {
   const Index at = Index{blockIdx.x} * 256 + threadIdx.x, sample = divide(at, queries + keys);
   const int b = static_cast<int>(sample), i = static_cast<int>(at - sample * (queries + keys)), key = i - queries;
   if (b >= n.B) return;
@@ -66,7 +67,7 @@ class FoundLimits {
     int* const first_keys = memory_.emplace(std::max<Index>(count, 1)).data();
     limits = {first_keys, first_keys + Index{n.B} * queries, queries, keys};
     if (count == 0) return;
-    find_limits<<<grid((count + 255) / 256, 1), 256, 0, stream()>>>(n, documents, queries, keys, first_keys, first_keys + Index{n.B} * queries);
+    find_limits<256><<<grid((count + 255) / 256, 1), 256, 0, stream()>>>(n, documents, queries, keys, first_keys, first_keys + Index{n.B} * queries);
     check_launch("attention");
   }
 
