@@ -18,6 +18,7 @@ TEST_CASE("type, shape and rows") {
   CHECK(to_string(from_vector<std::int32_t>({-3})) == "int32 (1)\n[-3]");
   CHECK(to_string(from_vector<double>({0.123456, 10})) == "double (2)\n[ 0.1235, 10.0000]");
   CHECK(to_string(from_vector<bf16>({bf16(0.5f), bf16(0.25f)})) == "bf16 (2)\n[0.50, 0.25]");
+  CHECK(to_string(from_vector<f16>({f16(0.5f), f16(0.25f)})) == "f16 (2)\n[0.50, 0.25]");
 }
 
 TEST_CASE("three axes are set apart by an empty line") {

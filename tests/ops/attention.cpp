@@ -129,6 +129,7 @@ TEST_CASE("attention: types and threads", "[attention]") {
   check_thread_bits<float>(fn, q, k, v);
   check_thread_bits<bf16>(fn, q, k, v);
   check_against_double<float>(fn, 2e-5, q, k, v);   // sums over 170 keys and 300 queries
+  check_against_double<f16>(fn, 0x1p-9, q, k, v);
   check_against_double<bf16>(fn, 0x1p-6, q, k, v);  // the result, which backward reads, and the gradients round to bf16
   check_against_composition(
       fn, [](const auto& x, const auto& y, const auto& z) { return composition(x, y, z, {}); }, 1e-12, q, k, v);

@@ -15,6 +15,8 @@ TEST_CASE("cast: values", "[cast]") {
   CHECK(cast<float>(from_vector<bool>({true, false})).to_vector() == std::vector<float>{1, 0});
   CHECK(doubles(cast<bf16>(from_vector<double>({1 + 0x1p-9, 1 + 0x1.8p-8, -3, 0.1}))) ==
         std::vector<double>{1, 1 + 0x1p-7, -3, 0.10009765625});  // to nearest, ties to even
+  CHECK(doubles(cast<f16>(from_vector<double>({1 + 0x1p-11, 1 + 0x1.8p-10, -3, 0.1, 1e5}))) ==
+        std::vector<double>{1, 1 + 0x1p-9, -3, 0.0999755859375, INFINITY});
   CHECK(cast<float>(x).storage() == x.storage());
 }
 
@@ -40,4 +42,7 @@ TEST_CASE("cast: through bf16 and back, threads", "[cast]") {
   check_thread_bits<double>(fn, values({97, 131}));
   check_against_double<bf16>(fn, 0x1p-8, values({97, 131}));  // dy is exact in bf16, the result rounds once
   check_against_double<float>(fn, 0, values({97, 131}));
+  const auto half = [](const auto& x) { return cast<float>(cast<f16>(x)); };
+  check_thread_bits<float>(half, values({97, 131}));
+  check_against_double<f16>(half, 0x1p-11, values({97, 131}));
 }

@@ -110,6 +110,7 @@ TEST_CASE("matmul: types and threads", "[matmul]") {
                            values({5, 3, 70, 40}, 1), values({3, 50, 40}, 2));
   check_against_double<float>(fn, 2e-6, a, b);  // chains of up to 401 roundings, relative to the largest element
   check_against_double<bf16>(fn, 0x1p-8, a, b);
+  check_against_double<f16>(fn, 0x1p-11, a, b);
 }
 
 TEST_CASE("matmul's errors", "[matmul]") {
