@@ -41,7 +41,7 @@ auto mixture(const Extents& n, Routes how) {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("expert_swiglu", "", float, double, bf16) {
+TEMPLATE_TEST_CASE("expert_swiglu", "", float, double, bf16, f16) {
   using T = TestType;
   // One row, few rows, rows that are no multiple of anything, several tiles each way, sums that end within a step; odd widths for the kernel
   // that takes any. Those of 700 and 1,100 rows are large enough for wgmma.
@@ -51,7 +51,7 @@ TEMPLATE_TEST_CASE("expert_swiglu", "", float, double, bf16) {
       same<T>("expert_swiglu", mixture<T>(n, how), shapes_of(n), 8);
 }
 
-TEMPLATE_TEST_CASE("expert_swiglu of views", "", float, double, bf16) {
+TEMPLATE_TEST_CASE("expert_swiglu of views", "", float, double, bf16, f16) {
   using T = TestType;
   const Index N = 130, k = 2, E = 4, C = 40, F = 72;
   same<T>("expert_swiglu of views", [](const auto& in) {
