@@ -126,19 +126,19 @@
   how struct nn::MoE<T, T, cpu>;                                                                                        \
   how struct nn::Block<T, T, cpu>;                                                                                      \
   how struct nn::Transformer<T, T, cpu>;                                                                                \
-  how void nn::name_parts(const nn::Transformer<T>&, const std::string&);                                               \
-  how void nn::materialise(const nn::Transformer<T>&, std::uint64_t);                                                   \
-  how Index nn::count_parameters(const nn::Transformer<T>&);                                                            \
-  how void nn::zero_grad(const nn::Transformer<T>&);                                                                    \
-  how std::vector<std::int64_t> nn::generate(const nn::Transformer<T>&, std::vector<std::int64_t>, Index, nn::Sampling, \
+  how void nn::name_parts(const nn::Transformer<T, T, cpu>&, const std::string&);                                      \
+  how void nn::materialise(const nn::Transformer<T, T, cpu>&, std::uint64_t);                                          \
+  how Index nn::count_parameters(const nn::Transformer<T, T, cpu>&);                                                   \
+  how void nn::zero_grad(const nn::Transformer<T, T, cpu>&);                                                           \
+  how std::vector<std::int64_t> nn::generate(const nn::Transformer<T, T, cpu>&, std::vector<std::int64_t>, Index, nn::Sampling, \
                                              Where);                                                                    \
-  how optim::AdamW<cpu>::AdamW(const nn::Transformer<T>&, optim::AdamWConfig);                                          \
-  how optim::AdamW<cpu>::AdamW(const nn::Transformer<T>&, Communicator&, optim::AdamWConfig, Where);                    \
-  how void io::save(const nn::Transformer<T>&, optim::AdamW<cpu>&, const std::string&,                                  \
+  how optim::AdamW<cpu>::AdamW(const nn::Transformer<T, T, cpu>&, optim::AdamWConfig);                                 \
+  how optim::AdamW<cpu>::AdamW(const nn::Transformer<T, T, cpu>&, Communicator&, optim::AdamWConfig, Where);           \
+  how void io::save(const nn::Transformer<T, T, cpu>&, optim::AdamW<cpu>&, const std::string&,                         \
                     std::map<std::string, std::string>, Where);                                                         \
-  how io::Digest io::save(const nn::Transformer<T>&, const std::string&, std::map<std::string, std::string>, Where);    \
-  how void io::load(const nn::Transformer<T>&, const std::string&, Where);                                              \
-  how std::string io::save_checkpoint(const std::string&, Index, const nn::Transformer<T>&, optim::AdamW<cpu>&,         \
+  how io::Digest io::save(const nn::Transformer<T, T, cpu>&, const std::string&, std::map<std::string, std::string>, Where); \
+  how void io::load(const nn::Transformer<T, T, cpu>&, const std::string&, Where);                                     \
+  how std::string io::save_checkpoint(const std::string&, Index, const nn::Transformer<T, T, cpu>&, optim::AdamW<cpu>&, \
                                       const io::Options&, Where);                                                       \
-  how std::string io::load_checkpoint(const io::Newest&, const nn::Transformer<T>&, optim::AdamW<cpu>&, Where);         \
-  how double train::evaluate(const nn::Transformer<T>&, const train::Windows&, Index, Index, Communicator*);
+  how std::string io::load_checkpoint(const io::Newest&, const nn::Transformer<T, T, cpu>&, optim::AdamW<cpu>&, Where); \
+  how double train::evaluate(const nn::Transformer<T, T, cpu>&, const train::Windows&, Index, Index, Communicator*);

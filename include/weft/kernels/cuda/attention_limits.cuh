@@ -41,7 +41,7 @@ inline Documents documents(const AttentionOptions& options, const In<std::int32_
 
 template <int threads>
 __global__ __launch_bounds__(threads) void find_limits(Sizes n, Documents documents, int queries, int keys, int* first_keys, int* query_ends) {
-  const Index at = Index{blockIdx.x} * 256 + threadIdx.x, sample = divide(at, queries + keys);
+  const Index at = Index{blockIdx.x} * threads + threadIdx.x, sample = divide(at, queries + keys);
   const int b = static_cast<int>(sample), i = static_cast<int>(at - sample * (queries + keys)), key = i - queries;
   if (b >= n.B) return;
   if (key < 0) {
