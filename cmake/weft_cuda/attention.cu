@@ -20,17 +20,19 @@ WEFT_ATTENTION(f16)
 
 namespace weft::inline WEFT_ABI::gpu {
 
+std::string experts_by();  // matrix.cu
+
 std::string environment() {
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
     (void)cudaGetLastError();  // forget it
     return "none";
   }
-  std::string text = describe() + ", cuBLASLt " + std::to_string(cublasLtGetVersion()) + ", attention by ";
+  std::string text = describe() + ", cuBLASLt " + std::to_string(cublasLtGetVersion()) + ", experts by " + experts_by() + ", attention by ";
 #if defined(WEFT_CUDNN)
-  if (kernels::gpu::attention::has_cudnn()) return text + "cuDNN " + std::to_string(cudnnGetVersion());
+  if (kernels::gpu::attention::has_cudnn()) text += "cuDNN " + std::to_string(cudnnGetVersion()) + " and ";
 #endif
-  return text + "weft";
+  return text + "weft on " + (kernels::gpu::attention::has_wgmma() ? "wgmma" : "mma.sync");
 }
 
 }  // namespace weft::inline WEFT_ABI::gpu

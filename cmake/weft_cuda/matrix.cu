@@ -29,7 +29,7 @@ WEFT_PRODUCTS(f16, f16, float)
 WEFT_PRODUCTS(f16, f16, f16)
 
 #define WEFT_HEAD(T, W)                                                                                                    \
-  template void linear_cross_entropy<T, W>(cuda, In<T, cuda>, In<W, cuda>, In<std::int64_t, cuda>, Index, LossScale,       \
+  template void linear_cross_entropy<T, W>(cuda, In<T, cuda>, In<W, cuda>, In<std::int64_t, cuda>, Index, GradientFactor,       \
                                            Out<stat_t<T>, cuda>, Out<T, cuda>, Out<param_grad_t<W>, cuda>);
 
 #define WEFT_GELU_PRODUCTS(T, W)                                                                                               \
@@ -64,15 +64,16 @@ WEFT_HEAD(float, bf16)
 WEFT_HEAD(bf16, bf16)
 WEFT_HEAD(float, f16)
 WEFT_HEAD(f16, f16)
-template void rescale<float>(cuda, Out<float, cuda>, In<float, cuda>, LossScale);
-template void rescale<double>(cuda, Out<double, cuda>, In<double, cuda>, LossScale);
-template void rescale<bf16>(cuda, Out<bf16, cuda>, In<float, cuda>, LossScale);
-template void rescale<f16>(cuda, Out<f16, cuda>, In<float, cuda>, LossScale);
+template void rescale<float>(cuda, Out<float, cuda>, In<float, cuda>, GradientFactor);
+template void rescale<double>(cuda, Out<double, cuda>, In<double, cuda>, GradientFactor);
+template void rescale<bf16>(cuda, Out<bf16, cuda>, In<float, cuda>, GradientFactor);
+template void rescale<f16>(cuda, Out<f16, cuda>, In<float, cuda>, GradientFactor);
 
 }  // namespace weft::inline WEFT_ABI::kernels
 
 namespace weft::inline WEFT_ABI::gpu {
 
+std::string experts_by() { return kernels::gpu::warpgroups::wanted() ? "wgmma" : "mma.sync"; }
 void tune_products(const std::string& path) { kernels::gpu::lt::Tuning::current().emplace(path); }
 
 }  // namespace weft::inline WEFT_ABI::gpu

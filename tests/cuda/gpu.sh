@@ -18,10 +18,11 @@ for part in $parts; do
       done ;;
     sanitizer)
       for tool in memcheck racecheck; do
-        for test in elementwise rows products attention indices experts reductions; do
-          log=$(mktemp)
+        for of in ops:elementwise ops:rows ops:products ops:attention "ops:attention with a window and documents" ops:indices ops:experts ops:reductions \
+                  "experts:expert_swiglu of views" "experts:grouped_linear of many experts and rows" "experts:gradients of experts' weights are added to"; do
+          program=${of%%:*} test=${of#*:} log=$(mktemp)
           # racecheck does not follow the barriers of cuBLASLt's own kernels (nvjet) and of cuDNN's, and reports these.
-          if compute-sanitizer --tool $tool --error-exitcode 9 "$build"/tests/test_cuda_ops "$test - float,$test - bf16,$test - f16" > "$log" 2>&1 ||
+          if compute-sanitizer --tool $tool --error-exitcode 9 "$build"/tests/test_cuda_$program "$test,$test - float,$test - bf16,$test - f16" > "$log" 2>&1 ||
              { [ $tool = racecheck ] && grep -q "All tests passed" "$log" && ! grep "Error: Race" "$log" | grep -qvE 'nvjet|cudnn'; }; then echo "$tool, $test: clean"
           else failed=1; echo "$tool, $test:"; grep -v "^  *\(Host\|Saved host\)" "$log" | head -n 30; fi
           rm -f "$log"

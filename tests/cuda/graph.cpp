@@ -105,6 +105,41 @@ TEST_CASE("recorded and other steps mix, and a graph records again after reset")
   CHECK(run(true) == run(false));
 }
 
+TEST_CASE("windows and documents are recorded: where these begin may change, and what is wrong is told") {
+  nn::TransformerConfig config = config_of(test::Arch::llama);
+  config.window = 9;
+  const auto run = [&](bool recorded) {
+    const nn::Transformer<bf16, bf16, cuda> model(config, 1);
+    optim::AdamW<cuda> adamw(model);
+    const auto tokens = to<cuda>(test::rule_tokens(4, 24, 0)), labels = to<cuda>(test::rule_tokens(4, 24, 1));
+    const auto starts = zeros<std::int32_t, cuda>({4, 24});
+    std::vector<std::int32_t> begins(4 * 24, 0);
+    Graph<cuda> graph;
+    for (Index step = 0; step < 8; ++step) {
+      const auto at = static_cast<std::int32_t>(step + 2);  // the second document's first position, in every row
+      for (std::size_t i = 0; i < begins.size(); ++i) begins[i] = static_cast<std::int32_t>(i % 24) >= at ? at : 0;
+      starts.assign(begins);
+      const auto one_step = [&] {
+        Tape tape(Key{7, step, 0, 1});
+        tape.backward(model.loss(tokens, labels, starts));
+        adamw.step({.lr = 1e-2, .clip = 1});
+      };
+      if (recorded) graph.run({.step = step, .lr = 1e-2}, one_step);
+      else one_step();
+      if (recorded && step == 7) {
+        const auto before = test::weights(model);
+        begins[30] = 5;
+        starts.assign(begins);
+        graph.run({.step = 8, .lr = 1e-2}, one_step);
+        CHECK_THROWS_WITH(gpu::synchronize(), Catch::Contains("[attention]") && Catch::Contains("got 5 at position 6 of row 1"));
+        CHECK(test::weights(model) == before);
+      }
+    }
+    return test::weights(model);
+  };
+  CHECK(run(true) == run(false));
+}
+
 TEST_CASE("a recorded step whose batch or norm is bad changes nothing, nor do those launched after it") {
   const nn::Transformer<float, float, cuda> model(config_of(test::Arch::gpt2), 1);
   optim::AdamW<cuda> adamw(model);

@@ -26,12 +26,12 @@ struct AdamWArgs {
 };
 
 /// What a loss's gradients are multiplied by: a number, or number / max(*count, 1) where the device has counted what the loss runs over.
-struct LossScale {
+struct GradientFactor {
   double number = 1;
   const double* count = nullptr;
 
-  LossScale(double scale) : number(scale) {}
-  LossScale(double scale, const double* counted) : number(scale), count(counted) {}
+  GradientFactor(double scale) : number(scale) {}
+  GradientFactor(double scale, const double* counted) : number(scale), count(counted) {}
   template <class S>
   WEFT_INLINE S in() const { return static_cast<S>(count == nullptr ? number : number / (*count > 1 ? *count : 1)); }
 };

@@ -64,7 +64,7 @@ Loss<stat_t<T>, D> linear_cross_entropy(const Tensor<T, D>& x, const Tensor<W, D
   const Tensor<T, D> dx_NC = dx ? like(x_NC) : Tensor<T, D>();
   const Tensor<param_grad_t<W>, D> dw_VC = dweight.early();
   const double of_step = op.tape() != nullptr ? op.tape()->key().counts[0] : 0, by = op.tape() != nullptr ? op.tape()->options().loss_scale : 1;
-  const kernels::LossScale scale = of_step > 0 ? by / of_step : count.counted().defined() ? kernels::LossScale(by, count.counted().data()) : by / std::max<double>(count, 1);
+  const kernels::GradientFactor scale = of_step > 0 ? by / of_step : count.counted().defined() ? kernels::GradientFactor(by, count.counted().data()) : by / std::max<double>(count, 1);
   kernels::linear_cross_entropy<T, W>(D{}, x_NC, w_VC, labels_N, ignore_label, scale, sum, dx_NC, dw_VC);
   sum = op.record(sum, [count, scale, dx_NC, dw_VC, dx = std::move(dx), dweight = std::move(dweight)](const Tensor<stat_t<T>, D>& dsum) {
     if (dx) {

@@ -18,6 +18,9 @@ Tensor<T, D> expert_swiglu(const Tensor<T, D>& x_NC, const Tensor<stat_t<T>, D>&
   op.expect_rank("x (N, C)", x_NC.shape(), 2);
   op.expect_rank("gate (E, F, C)", gate_EFC.shape(), 3);
   const Index N = x_NC.size(0), C = x_NC.size(1), F = gate_EFC.size(1), R = plan.order.numel();
+  op.expect_shape("the plan's offsets", plan.offsets.shape(), {plan.experts + 1});
+  op.expect_shape("the plan's order", plan.order.shape(), {R});
+  op.expect_shape("the plan's position", plan.position.shape(), {R});
   op.expect_shape("gate", gate_EFC.shape(), {plan.experts, F, C});
   op.expect_shape("up", up_EFC.shape(), {plan.experts, F, C});
   op.expect_shape("down", down_ECF.shape(), {plan.experts, C, F});

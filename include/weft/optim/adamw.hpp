@@ -293,11 +293,14 @@ class AdamW : private Sink {
       fail<ValueError>("adamw", "expected lr and clip of at least 0, got lr " + std::to_string(options.lr) + " and clip " +
                                     std::to_string(options.clip), where);
   }
-  void check_micro_batches(Where where) const {
+  void check_micro_batches(Where where) {
     if (config_.exact && config_.zero < 2 && sharing_.size() > 1 && (micros_ & (micros_ - 1)) != 0)
       fail<ValueError>("adamw", "expected a power of two of micro-batches a rank for exact sums of ZeRO 0 and 1, got " + std::to_string(micros_), where,
                        "ZeRO 2 and 3 take any number");
-    if (scales_differ_) fail<ValueError>("adamw", "expected one loss_scale in all micro-batches of a step, got several", where);
+    if (!scales_differ_) return;
+    clear();
+    fail<ValueError>("adamw", "expected one loss_scale in all micro-batches of a step, got several; these gradients are dropped", where,
+                     "call LossScale::update after step(), not between its micro-batches");
   }
   /// The states stay: holes between activations would be no place for them, and the next step would need other memory.
   void prepare() {

@@ -39,7 +39,7 @@ View transposed(View view) {
 /// x (N, C), weight (V, C), any strides; labels (N) contiguous, in [0, V) or `ignore`; dx (N, C), dweight (V, C): last stride 1. Logits are
 /// of type T, as in a product of their own; the log-sum-exp is of these.
 template <class T, class W>
-void linear_cross_entropy(cpu, In<T, cpu> x, In<W, cpu> weight, In<std::int64_t, cpu> labels, Index ignore, LossScale scale,
+void linear_cross_entropy(cpu, In<T, cpu> x, In<W, cpu> weight, In<std::int64_t, cpu> labels, Index ignore, GradientFactor scale,
                           Out<stat_t<T>, cpu> sum, Out<T, cpu> dx, Out<param_grad_t<W>, cpu> dweight) {
   using S = stat_t<T>;
   using G = param_grad_t<W>;
@@ -88,7 +88,7 @@ void linear_cross_entropy(cpu, In<T, cpu> x, In<W, cpu> weight, In<std::int64_t,
 
 /// x *= by / scale, by a scalar on the device; nothing where that is 1. x contiguous.
 template <class T>
-void rescale(cpu, Out<T, cpu> x, In<stat_t<T>, cpu> by, LossScale scale) {
+void rescale(cpu, Out<T, cpu> x, In<stat_t<T>, cpu> by, GradientFactor scale) {
   const auto factor = static_cast<stat_t<T>>(static_cast<double>(*by.data) / static_cast<double>(scale.in<stat_t<T>>()));
   if (factor == stat_t<T>(1) || x.numel() == 0) return;
   map<MulScalar, T, T>(cpu{}, MulScalar{static_cast<double>(factor)}, x, x);

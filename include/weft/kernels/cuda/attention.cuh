@@ -22,7 +22,7 @@ inline bool has_wgmma() {
 #if defined(WEFT_ATTENTION_NO_WGMMA)
   return false;
 #else
-  static const bool has = [] {
+  thread_local const bool has = [] {  // of this thread's device
     cudaFuncAttributes attributes;
     check(cudaFuncGetAttributes(&attributes, tensor_forward<Wgmma<bf16, 64>>), "attention");
     return attributes.maxThreadsPerBlock >= TensorForward<Wgmma<bf16, 64>>::threads;
@@ -57,7 +57,7 @@ void attention_forward(cuda, In<T, cuda> q, In<T, cuda> k, In<T, cuda> v, Out<T,
   const auto q_rows = a::rows(q), k_rows = a::rows(k), v_rows = a::rows(v);
   const auto y_rows = a::rows(y);
   const auto lse_rows = a::statistics(lse);
-  const a::FoundLimits found(n, a::documents(options, starts));
+  const a::FoundLimits found(n, a::documents(options, starts), false);
   if constexpr (Narrow<T>) {
 #if defined(WEFT_CUDNN)
     if (!found.limits && a::cudnn_forward(n, q_rows, k_rows, v_rows, y_rows, lse.contiguous() && lse.beta == 0 ? lse.data : nullptr)) return;
@@ -78,7 +78,7 @@ void attention_backward(cuda, In<T, cuda> dy, In<T, cuda> q, In<T, cuda> k, In<T
   const auto dy_rows = a::rows(dy), q_rows = a::rows(q), k_rows = a::rows(k), v_rows = a::rows(v), y_rows = a::rows(y);
   const auto lse_rows = a::statistics(lse);
   const auto dq_rows = a::rows(dq), dk_rows = a::rows(dk), dv_rows = a::rows(dv);
-  const a::FoundLimits found(n, a::documents(options, starts));
+  const a::FoundLimits found(n, a::documents(options, starts), true);
 #if defined(WEFT_CUDNN)
   if constexpr (Narrow<T>)
     if (!found.limits && !(n.D == 128 && a::has_wgmma()) &&

@@ -138,7 +138,7 @@ struct Cudnn {
 
 /// True iff this device has the kernels that this file counts on, and WEFT_ATTENTION is not "weft".
 inline bool has_cudnn() {
-  static const bool has = [] {
+  thread_local const bool has = [] {
     const char* const choice = std::getenv("WEFT_ATTENTION");
     int device = 0, major = 0;
     check(cudaGetDevice(&device), "attention");

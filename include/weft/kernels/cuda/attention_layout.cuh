@@ -1,5 +1,6 @@
 // What every attention kernel takes: the extents, where the rows of a tensor lie, and which piece of work a block does. Query i sees
-// keys j < keys_seen(i), and key 0 is seen by all, so that sums which start at key 0 never meet an empty maximum.
+// keys j < keys_seen(i). Without limits (attention_limits.cuh) key 0 is seen by all, so that sums which start at key 0 never meet an empty
+// maximum; with them a tile's first keys may be hidden from some of its queries, whose maximum is then still -infinity.
 #pragma once
 
 #include <cmath>

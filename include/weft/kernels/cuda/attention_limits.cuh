@@ -60,9 +60,10 @@ __global__ __launch_bounds__(threads) void find_limits(Sizes n, Documents docume
 /// Limits in memory of its own.
 class FoundLimits {
  public:
-  FoundLimits(const Sizes& n, const Documents& documents) {
+  /// ends: also the ends of queries, which the backward reads.
+  FoundLimits(const Sizes& n, const Documents& documents, bool ends) {
     if (!documents) return;
-    const int queries = padded(n.Tq), keys = padded(n.Tk);
+    const int queries = padded(n.Tq), keys = ends ? padded(n.Tk) : 0;
     const Index count = Index{n.B} * (queries + keys);
     int* const first_keys = memory_.emplace(std::max<Index>(count, 1)).data();
     limits = {first_keys, first_keys + Index{n.B} * queries, queries, keys};

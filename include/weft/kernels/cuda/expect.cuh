@@ -2,6 +2,7 @@
 // this: nothing here is a template.
 #pragma once
 
+#include "weft/kernels/cuda/elements.cuh"
 #include "weft/kernels/cuda/expect.hpp"
 #include "weft/kernels/cuda/fault.cuh"
 
@@ -42,7 +43,7 @@ __global__ void __launch_bounds__(1024) expect_starts_kernel(const std::int32_t*
   Index before_end = 0;  // of this thread's first wrong number: N - position
 #pragma unroll 8
   for (Index n = threadIdx.x; n < N; n += blockDim.x) {
-    const Index t = n % wrong.extent, at = starts[n];
+    const Index t = n - divide(n, wrong.extent) * wrong.extent, at = starts[n];
     if (at != t && (t == 0 || at != starts[n - 1]) && N - n > before_end) before_end = N - n;
   }
   before_end = block_max(before_end, shared);

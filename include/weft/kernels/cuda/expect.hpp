@@ -13,7 +13,6 @@ void expect_inside(cuda, In<std::int64_t, cuda> index, const weft::gpu::Fault& w
 /// Notes there where offsets (E + 1) do not rise from 0 to wrong.extent. safe = offsets, or then zeros, so that nobody reads past the end.
 void expect_offsets(cuda, In<std::int64_t, cuda> offsets, const weft::gpu::Fault& wrong, Out<std::int64_t, cuda> safe);
 
-
 /// Notes there the first of contiguous starts (B, wrong.extent) that is neither the one before it in its row nor its own position: 0 for
 /// the first of a row.
 void expect_starts(cuda, In<std::int32_t, cuda> starts, const weft::gpu::Fault& wrong);

@@ -178,13 +178,8 @@ __global__ void __launch_bounds__(mma::threads, 2) grouped_mma_kernel(Grouped<T,
 /// False where alignment or strides do not fit; then nothing was launched.
 template <Cut cut, class T, class TC>
 bool grouped_mma(const Grouped<T, T, TC>& g) {
-  const auto aligned = [](const T* data, Index line, Index expert) {
-    return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && line >= 0 && line % 8 == 0 && expert % 8 == 0;
-  };
-  // Along K an operand whose K the offsets cut could start anywhere.
-  const bool a_along = cut == Cut::rows && g.a_k == 1, b_along = cut == Cut::rows && g.b_k == 1 && aligned(g.b, g.b_n, g.b_e);
-  if (cut == Cut::rows ? !a_along || !aligned(g.a, g.a_m, 0) : g.a_m != 1 || !aligned(g.a, g.a_k, 0)) return false;
-  if (!b_along && (g.b_n != 1 || !aligned(g.b, g.b_k, g.b_e))) return false;
+  const Reading reading = reading_of<cut>(g);
+  if (!reading.fits) return false;
   const bool paired = reinterpret_cast<std::uintptr_t>(g.c) % (2 * sizeof(TC)) == 0 && g.c_m % 2 == 0 && g.c_e % 2 == 0;
   constexpr int bytes = mma::stages * mma::stage_bytes;
   const auto launch = [&](auto kernel) {
@@ -193,11 +188,10 @@ bool grouped_mma(const Grouped<T, T, TC>& g) {
     check_launch("grouped_matmul");
   };
   if constexpr (cut == Cut::sum) {
-    if (g.a_rows != nullptr && g.b_rows != nullptr) return false;
     if (g.a_rows != nullptr) launch(grouped_mma_kernel<cut, false, false, true, false, T, TC>);
     else if (g.b_rows != nullptr) launch(grouped_mma_kernel<cut, false, false, false, true, T, TC>);
     else launch(grouped_mma_kernel<cut, false, false, false, false, T, TC>);
-  } else if (b_along) {
+  } else if (reading.b_along) {
     launch(grouped_mma_kernel<cut, true, true, false, false, T, TC>);
   } else {
     launch(grouped_mma_kernel<cut, true, false, false, false, T, TC>);

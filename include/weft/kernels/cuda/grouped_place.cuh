@@ -105,6 +105,23 @@ __device__ inline bool find_place(const Grouped<TA, TB, TC>& g, Place<TA, TB, TC
   }
 }
 
+/// How tensor cores would read a grouped product's operands: in pieces of 16 bytes along one axis.
+struct Reading {
+  bool fits, b_along;  ///< b_along: b lies along K
+};
+/// Along K an operand whose K the offsets cut could start anywhere.
+template <Cut cut, class T, class TC>
+Reading reading_of(const Grouped<T, T, TC>& g) {
+  constexpr Index most = 0x7fffffff;
+  const auto aligned = [](const T* data, Index line, Index expert) {
+    return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && line >= 0 && line < most && line % 8 == 0 && expert % 8 == 0;
+  };
+  const bool a_fits = cut == Cut::rows ? g.a_k == 1 && aligned(g.a, g.a_m, 0) : g.a_m == 1 && aligned(g.a, g.a_k, 0);
+  const bool b_along = cut == Cut::rows && g.b_k == 1 && aligned(g.b, g.b_n, g.b_e);
+  const bool one_list = cut == Cut::rows || g.a_rows == nullptr || g.b_rows == nullptr;
+  return {a_fits && one_list && (b_along || (g.b_n == 1 && aligned(g.b, g.b_k, g.b_e))), b_along};
+}
+
 /// Blocks for as many tiles as there can be: each expert's last is at worst one row.
 template <Cut cut, class G>
 unsigned blocks_for_tiles(const G& g, Index tile) {

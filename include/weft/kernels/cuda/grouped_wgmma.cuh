@@ -248,31 +248,34 @@ __global__ void __launch_bounds__(attention::wgmma_built ? warpgroups::computing
   }
 }
 
+namespace warpgroups {
+/// True iff this thread's device and this build have the kernel above, and WEFT_EXPERTS is not "mma".
+inline bool wanted() {
+  thread_local const bool yes = [] {
+    cudaFuncAttributes attributes;
+    check(cudaFuncGetAttributes(&attributes, grouped_wgmma_kernel<Cut::rows, true, true, false, false, Form::one, bf16>), "grouped_matmul");
+    const char* const wish = std::getenv("WEFT_EXPERTS");
+    return attributes.maxThreadsPerBlock >= computing + copying && (wish == nullptr || std::string_view(wish) != "mma");
+  }();
+  return yes;
+}
+}  // namespace warpgroups
+
 /// False where the device or this build has no wgmma, where tiles are too few to be worth their size, where bf16 is to be added to, or where
 /// alignment, strides or extents do not fit; then nothing was launched. WEFT_EXPERTS=mma in the environment leaves all to mma.sync.
 template <Cut cut, warpgroups::Form form = warpgroups::Form::one, class TC>
 bool grouped_wgmma(const Grouped<bf16, bf16, TC>& g, const warpgroups::Beside& beside = {}) {
   using namespace warpgroups;
-  constexpr int threads = computing + copying, tile_n = form == Form::gated ? 128 : 256;
+  constexpr int tile_n = form == Form::gated ? 128 : 256;
   constexpr Index most = 0x7fffffff;
-  static const bool has = [] {
-    cudaFuncAttributes attributes;
-    check(cudaFuncGetAttributes(&attributes, grouped_wgmma_kernel<Cut::rows, true, true, false, false, Form::one, bf16>), "grouped_matmul");
-    const char* const wanted = std::getenv("WEFT_EXPERTS");
-    return attributes.maxThreadsPerBlock >= threads && (wanted == nullptr || std::string_view(wanted) != "mma");
-  }();
   const auto pieces = [](Index n, Index size) { return (n + size - 1) / size; };
   const Index tiles = (cut == Cut::rows ? pieces(g.rows, tile_m) : g.E * pieces(g.M, tile_m)) * pieces(g.N, tile_n);
   const Index tiles_most = cut == Cut::rows ? tiles + g.E * pieces(g.N, tile_n) : tiles;
   if (std::is_same_v<TC, bf16> && g.beta != 0) return false;
-  if (!has || tiles < 16 || tiles_most > most || g.E > most_experts || g.rows > most || g.M > most || g.N > most || g.K > most) return false;
-  const auto aligned = [](const bf16* data, Index line, Index expert) {
-    return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && line >= 0 && line < most && line % 8 == 0 && expert % 8 == 0;
-  };
-  const bool a_along = cut == Cut::rows && g.a_k == 1, b_along = cut == Cut::rows && g.b_k == 1 && aligned(g.b, g.b_n, g.b_e);
-  if (cut == Cut::rows ? !a_along || !aligned(g.a, g.a_m, 0) : g.a_m != 1 || !aligned(g.a, g.a_k, 0)) return false;
-  if (!b_along && (g.b_n != 1 || !aligned(g.b, g.b_k, g.b_e))) return false;
-  if (!aligned(beside.a, 0, 0) || !aligned(beside.b, 0, 0)) return false;
+  if (!wanted() || tiles < 16 || tiles_most > most || g.E > most_experts || g.rows > most || g.M > most || g.N > most || g.K > most) return false;
+  const Reading reading = reading_of<cut>(g);
+  const bool b_along = reading.b_along;
+  if (!reading.fits || reinterpret_cast<std::uintptr_t>(beside.a) % 16 != 0 || reinterpret_cast<std::uintptr_t>(beside.b) % 16 != 0) return false;
   const auto lines_of = [&](const TC* c, Index at_once) {
     return reinterpret_cast<std::uintptr_t>(c) % (static_cast<Index>(sizeof(TC)) * at_once) == 0 && g.c_m % at_once == 0 && g.c_e % at_once == 0;
   };
@@ -283,7 +286,7 @@ bool grouped_wgmma(const Grouped<bf16, bf16, TC>& g, const warpgroups::Beside& b
     check(cudaGetDevice(&device), "grouped_matmul");
     check(cudaDeviceGetAttribute(&blocks, cudaDevAttrMultiProcessorCount, device), "grouped_matmul");
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "grouped_matmul");
-    kernel<<<static_cast<unsigned>(std::min<Index>(blocks, tiles_most)), threads, bytes, stream()>>>(g, beside, lines);
+    kernel<<<static_cast<unsigned>(std::min<Index>(blocks, tiles_most)), computing + copying, bytes, stream()>>>(g, beside, lines);
     check_launch("grouped_matmul");
   };
   if constexpr (form == Form::gated) {
@@ -295,7 +298,6 @@ bool grouped_wgmma(const Grouped<bf16, bf16, TC>& g, const warpgroups::Beside& b
     if (b_along || g.a_rows != nullptr) return false;
     launch(grouped_wgmma_kernel<cut, true, false, false, false, form, TC>);
   } else if constexpr (cut == Cut::sum) {
-    if (g.a_rows != nullptr && g.b_rows != nullptr) return false;
     if (g.a_rows != nullptr) launch(grouped_wgmma_kernel<cut, false, false, true, false, form, TC>);
     else if (g.b_rows != nullptr) launch(grouped_wgmma_kernel<cut, false, false, false, true, form, TC>);
     else launch(grouped_wgmma_kernel<cut, false, false, false, false, form, TC>);

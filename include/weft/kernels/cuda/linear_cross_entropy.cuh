@@ -71,7 +71,7 @@ struct ExpFrom {
 template <class T>
 __global__ void __launch_bounds__(1024, sizeof(T) < 8 ? 2 : 1) loss_kernel(T* __restrict__ logits, Index ld, int V,
                                                                            const std::int64_t* __restrict__ labels, Index ignore,
-                                                                           double* __restrict__ losses, bool gradient, LossScale loss_scale) {
+                                                                           double* __restrict__ losses, bool gradient, GradientFactor factor) {
   using S = stat_t<T>;
   constexpr int width = pack_of<T>, unroll = 2;
   __shared__ S shared[32];
@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(1024, sizeof(T) < 8 ? 2 : 1) loss_kernel(T* __
   if (!gradient) return;
   __syncthreads();  // the label's logit is read
   const ExpFrom<T> probability(lse);
-  const S scale = loss_scale.in<S>();
+  const S scale = factor.in<S>();
   const int labelled = known ? static_cast<int>(label) / width : -1;  // pack
   for (int i = me; i < all_packs; i += unroll * threads) {  // the last pack may pass V into the gap after it, which nothing reads
     S x[unroll][width];
@@ -158,7 +158,7 @@ __global__ void sum_kernel(const double* __restrict__ losses, Index N, S* sum, i
 
 /// x *= by / scale; nothing is read or written where that is 1.
 template <class T>
-__global__ void rescale_kernel(T* __restrict__ x, Index n, const stat_t<T>* __restrict__ by, LossScale scale) {
+__global__ void rescale_kernel(T* __restrict__ x, Index n, const stat_t<T>* __restrict__ by, GradientFactor scale) {
   const auto factor = static_cast<stat_t<T>>(static_cast<double>(*by) / static_cast<double>(scale.in<stat_t<T>>()));
   if (factor == stat_t<T>(1)) return;
   for (Index i = Index{blockIdx.x} * blockDim.x + threadIdx.x; i < n; i += Index{gridDim.x} * blockDim.x) x[i] = static_cast<T>(static_cast<stat_t<T>>(x[i]) * factor);
@@ -167,7 +167,7 @@ __global__ void rescale_kernel(T* __restrict__ x, Index n, const stat_t<T>* __re
 }  // namespace gpu::lce
 
 template <class T, class W>
-void linear_cross_entropy(cuda, In<T, cuda> x, In<W, cuda> weight, In<std::int64_t, cuda> labels, Index ignore, LossScale scale,
+void linear_cross_entropy(cuda, In<T, cuda> x, In<W, cuda> weight, In<std::int64_t, cuda> labels, Index ignore, GradientFactor scale,
                           Out<stat_t<T>, cuda> sum, Out<T, cuda> dx, Out<param_grad_t<W>, cuda> dweight) {
   using namespace gpu::lce;
   using L = logit_t<T>;
@@ -198,7 +198,7 @@ void linear_cross_entropy(cuda, In<T, cuda> x, In<W, cuda> weight, In<std::int64
 }
 
 template <class T>
-void rescale(cuda, Out<T, cuda> x, In<stat_t<T>, cuda> by, LossScale scale) {
+void rescale(cuda, Out<T, cuda> x, In<stat_t<T>, cuda> by, GradientFactor scale) {
   if (x.numel() == 0) return;
   gpu::lce::rescale_kernel<T><<<gpu::blocks_for(x.numel() / 8, 256), 256, 0, gpu::stream()>>>(x.data, x.numel(), by.data, scale);
   gpu::check_launch("rescale");
