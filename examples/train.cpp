@@ -79,7 +79,10 @@ int train_model(const Options& o, const io::Newest& checkpoint, Communicator& ra
   const Index first = checkpoint ? checkpoint.manifest.step : 0;
   if (checkpoint) {
     const std::string differs = io::load_checkpoint(checkpoint, model, adamw);
-    if (scales) std::istringstream(checkpoint.manifest.options.at("loss scale")) >> scale_config.start >> scale_config.good_steps;
+    if (scales) {
+      std::istringstream scale(checkpoint.manifest.options.at("loss scale"));
+      if (!(scale >> scale_config.start >> scale_config.good_steps)) throw UsageError("--resume: expected a loss scale in " + checkpoint.path + ", got " + scale.str());
+    }
     if (speaks) std::fprintf(stderr, "resumed %s\n", checkpoint.path.c_str());
     if (speaks && !differs.empty()) std::fprintf(stderr, "the bits may differ from here on: %s\n", differs.c_str());
   } else {
@@ -117,11 +120,11 @@ int train_model(const Options& o, const io::Newest& checkpoint, Communicator& ra
   // The loop: batch, loss, backward, step.
   const train::StopSignals signals(ranks.size() > 1 ? 2 : 0);
   Index done = first, saved = checkpoint ? first : -1;
-  optim::LossScale loss_scale(scale_config);
+  optim::LossScale loss_scale(scale_config), saved_scale = loss_scale;  // the second as the last good step left it
   const auto save = [&] {
     if (saved == done) return;
     auto options = o.saved(text_hash);
-    if (scales) options["loss scale"] = std::to_string(static_cast<double>(loss_scale)) + " " + std::to_string(loss_scale.good_steps());
+    if (scales) options["loss scale"] = std::to_string(static_cast<double>(saved_scale)) + " " + std::to_string(saved_scale.good_steps());
     io::save_checkpoint(o.out, done, model, adamw, options);
     if (speaks) io::prune(o.out, 2);
     saved = done;
@@ -147,6 +150,7 @@ int train_model(const Options& o, const io::Newest& checkpoint, Communicator& ra
       throw_cause(model, batches, done, adamw, ranks);
     }
     ++done;
+    saved_scale = loss_scale;
     all.back() = train::stop_requested();
     ranks.all_reduce<double>(all);
     stop = all.back() > 0;

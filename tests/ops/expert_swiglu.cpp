@@ -65,14 +65,17 @@ TEST_CASE("expert_swiglu: types and threads", "[experts]") {
   const auto plan = expert_plan(choices(101, 2, 6), 6);
   const auto fn = [&](const auto& x, const auto& w, const auto& gate, const auto& up, const auto& down) {
     using T = typename std::decay_t<decltype(x)>::value_type;
-    if constexpr (std::is_same_v<T, bf16>) return expert_swiglu(x, cast<float>(w), gate, up, down, plan);
+    if constexpr (Narrow<T>) return expert_swiglu(x, cast<float>(w), gate, up, down, plan);
     else return expert_swiglu(x, w, gate, up, down, plan);
   };
   const auto x = values({101, 67}, 1), w = values({101, 2}, 2);
   const auto gate = values({6, 35, 67}, 3), up = values({6, 35, 67}, 4), down = values({6, 67, 35}, 5);
   check_thread_bits<double>(fn, x, w, gate, up, down);
   check_thread_bits<float>(fn, x, w, gate, up, down);
+  check_thread_bits<bf16>(fn, x, w, gate, up, down);
   check_against_double<float>(fn, 4e-6, x, w, gate, up, down);
+  check_against_double<bf16>(fn, 0x1p-6, x, w, gate, up, down);
+  check_against_double<f16>(fn, 0x1p-9, x, w, gate, up, down);
 }
 
 TEST_CASE("expert_swiglu's errors", "[experts]") {

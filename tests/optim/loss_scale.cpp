@@ -148,3 +148,37 @@ TEST_CASE("loss scales that cannot be") {
   CHECK_THROWS_WITH(adamw.backward(tape, y, {.lr = 1}), Catch::Contains("expected a tape without a loss_scale") && Catch::Contains("use step()"));
   CHECK_THROWS_WITH(tape.backward(y, y), Catch::Contains("expected a loss_scale of 1 where dy is given"));
 }
+
+TEST_CASE("a rank without a backward divides by the others' scale, and ranks that differ are told") {
+  for (const int zero : {0, 1, 2}) {  // with 3 weights are there in a module's forward alone
+    INFO("ZeRO " << zero);
+    struct Rank {
+      double norm = 0;
+      std::vector<float> weights;
+    };
+    /// `other`: the scale of rank 1, which runs no backward for 0.
+    const auto step = [&](double scale, double other) {
+      std::vector<Rank> all(2);
+      run_ranks(2, [&](Communicator& ranks) {
+        const One model;
+        optim::AdamW adamw(model, ranks, {.beta1 = 0, .beta2 = 0.5, .eps = 1, .weight_decay = 0, .zero = zero});
+        adamw.materialise(3);
+        const double mine = ranks.rank() == 0 ? scale : other;
+        if (mine > 0) {
+          Tape tape({}, {.loss_scale = mine});
+          tape.backward(model.loss(1));
+        }
+        Rank& rank = all[static_cast<std::size_t>(ranks.rank())];
+        rank.norm = adamw.step({.lr = 0.1});
+        adamw.with_parameters([&] { rank.weights = model.w.to_vector(); });
+      });
+      return all;
+    };
+    const std::vector<Rank> expected = step(1, 0);
+    for (const Rank& rank : step(1024, 0)) {
+      CHECK(rank.norm == expected[0].norm);
+      CHECK(test::same_bits(rank.weights, expected[0].weights));
+    }
+    CHECK_THROWS_WITH(step(1024, 512), Catch::Contains("expected one loss_scale on all ranks, got 512") && Catch::Contains("1024"));
+  }
+}

@@ -38,7 +38,7 @@ Cost cost_of(int ranks, int zero, Index micros, bool recompute, std::size_t buck
     cost.root = static_cast<double>(sizes[0]), cost.block = static_cast<double>(sizes[1]);
     Index parameters = 0;
     nn::for_each_parameter(model, [&](const std::string&, const auto&) { ++parameters; });
-    const double N = ranks, scalars = (N - 1) * (static_cast<double>(parameters) + 8 * cost.units / 4096 / N);  // flags, and sums of pieces
+    const double N = ranks, scalars = (N - 1) * (16 + static_cast<double>(parameters) + 8 * cost.units / 4096 / N);  // loss scales, flags, sums of pieces
     cost.step_bytes = static_cast<double>(comm.bytes_received() - before) - scalars;
     cost.held = static_cast<double>(memory_stats().live), cost.peak = static_cast<double>(memory_stats().peak);
   });

@@ -32,8 +32,8 @@ inline Isa find_isa() {
   if (const char* wish = std::getenv("WEFT_ISA")) {  // lowers it, never raises it
     if (std::string_view(wish) == "base") best = Isa::base;
     else if (std::string_view(wish) == "avx2") best = best == Isa::base ? best : Isa::avx2;
-    else if (std::string_view(wish) != "avx512")
-      fail<ValueError>("isa", std::string("expected WEFT_ISA to be base, avx2 or avx512, got ") + wish, {});
+    else if (std::string_view(wish) != "avx512" && std::string_view(wish) != "avx512bf16")
+      fail<ValueError>("isa", std::string("expected WEFT_ISA to be base, avx2, avx512 or avx512bf16, got ") + wish, {});
   }
   return best;
 #else
@@ -42,13 +42,14 @@ inline Isa find_isa() {
 }
 }  // namespace detail
 
-/// The instruction set of the kernels in this process; the environment's WEFT_ISA=base|avx2|avx512 can lower it.
+/// The instruction set of the kernels in this process; the environment's WEFT_ISA=base|avx2|avx512|avx512bf16 can lower it.
 inline Isa isa() {
   static const Isa found = detail::find_isa();
   return found;
 }
 
-/// True iff products of bf16 use the processor's own, two elements of K at a time: AVX512_BF16 or tiles. WEFT_ISA=avx512 does without.
+/// True iff products of bf16 use the processor's own, two elements of K at a time: AVX512_BF16 or tiles. WEFT_ISA=avx512
+/// does without both, avx512bf16 without tiles.
 inline bool bf16_products();
 
 namespace detail {
@@ -73,8 +74,9 @@ inline bool bf16_tiles() {
 }
 inline bool bf16_products() {
 #if defined(__x86_64__)
-  static const bool found =
-      bf16_tiles() || (isa() == Isa::avx512 && __builtin_cpu_supports("avx512bf16") && std::getenv("WEFT_ISA") == nullptr);
+  static const char* const wish = std::getenv("WEFT_ISA");
+  static const bool found = bf16_tiles() || (isa() == Isa::avx512 && __builtin_cpu_supports("avx512bf16") &&
+                                             (wish == nullptr || std::string_view(wish) == "avx512bf16"));
   return found;
 #else
   return false;

@@ -2,7 +2,9 @@
 // parameter, in a fixed tree, so the bits depend on no thread count and on no sharing.
 #pragma once
 
+#include <array>
 #include <cmath>
+#include <limits>
 
 #include "weft/optim/adamw_config.hpp"
 #include "weft/optim/step_count.hpp"
@@ -57,7 +59,9 @@ class AdamW : private Sink {
     }
     Tape::step_ended();
     check_micro_batches(where);
-    if (eager() && micros_ == 0) end_micro_batch();  // gradients that no tape wrote
+    const bool ran = micros_ > 0;
+    if (eager() && !ran) end_micro_batch();  // gradients that no tape wrote
+    share_loss_scale(ran, where);
     for_each_unit([](auto& u) { u.sum_micro_batches(); });
     if (!eager() && !config_.exact) for_each_unit([](auto& u) { u.collect(false); });
     units_.share_flags([this](auto&& f) { units_.for_each_place(f); }, where);
@@ -301,6 +305,19 @@ class AdamW : private Sink {
     clear();
     fail<ValueError>("adamw", "expected one loss_scale in all micro-batches of a step, got several; these gradients are dropped", where,
                      "call LossScale::update after step(), not between its micro-batches");
+  }
+  /// A rank may have made no backward: the others know the scale.
+  void share_loss_scale(bool ran, Where where) {
+    if (sharing_.size() == 1) return;
+    const double none = -std::numeric_limits<double>::infinity();
+    std::array<double, 2> most = {ran ? loss_scale_ : none, ran ? -loss_scale_ : none};  // the largest, and the least negated
+    sharing_.ranks->template all_reduce<double>(most, Reduce::max, where);
+    if (most[0] == none) return;
+    loss_scale_ = most[0];
+    if (most[0] == -most[1]) return;
+    clear();
+    fail<ValueError>("adamw", "expected one loss_scale on all ranks, got " + std::to_string(-most[1]) + " to " + std::to_string(most[0]) +
+                                  "; these gradients are dropped", where);
   }
   /// The states stay: holes between activations would be no place for them, and the next step would need other memory.
   void prepare() {

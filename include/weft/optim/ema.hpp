@@ -22,7 +22,7 @@ class Ema {
     });
   }
 
-  /// Call after each optimizer step.
+  /// Call after each optimizer step that was made: with a LossScale, where its update() says so.
   void update() {
     for (auto& entry : entries_)
       std::visit([&](auto& e) {

@@ -99,7 +99,7 @@ class Tape {
     if (!reached) nothing_reached(where);
     run();
   }
-  /// Gradients of one element. Throws TapeError where it does not depend on anything that wants a gradient, or where this
+  /// Gradients of one element. Of f16 a loss_scale from 65,520 on is infinite: cast it to float first. Throws TapeError where it does not depend on anything that wants a gradient, or where this
   /// tape has run already.
   template <class T, class D>
   void backward(const Tensor<T, D>& y, Where where = here()) {

@@ -176,10 +176,10 @@ TEMPLATE_TEST_CASE("matmul: bits depend on neither the number of rows or columns
   }
 }
 
-TEST_CASE("matmul: K so long that operands are packed in several parts") {
+TEMPLATE_TEST_CASE("matmul: K so long that operands are packed in several parts", "", float, bf16) {
   const Index M = 520, K = 38000, N = 99, few = 5;
-  const auto a = uniform(M * K, -1, 1, 1), b = uniform(K * N, -1, 1, 2);
-  const std::vector<float> top(a.begin(), a.begin() + few * K);
+  const auto a = uniform<TestType>(M * K, -1, 1, 1), b = uniform<TestType>(K * N, -1, 1, 2);
+  const std::vector<TestType> top(a.begin(), a.begin() + few * K);
   for (int beta : {0, 1}) {
     auto whole = product(a, b, M, K, N, false, false, beta);
     CHECK(same_bits(whole, product(transposed(a, M, K), b, M, K, N, true, false, beta)));  // whose rows are packed too

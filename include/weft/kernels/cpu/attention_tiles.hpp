@@ -13,7 +13,7 @@ namespace weft::inline WEFT_ABI::kernels::attention {
 using gemm::Pair;
 
 /// True iff the functions below are used: it depends on the head's width alone.
-inline bool tiles_take(const Sizes& n) { return bf16_tiles() && n.D % 2 == 0; }
+inline bool tiles_take(const Sizes& n) { return bf16_tiles() && n.D > 0 && n.D % 2 == 0; }
 
 /// c (rows, columns) = or += a (rows, pairs) b (pairs, columns), columns a multiple of 16.
 inline void multiply_pairs(Index rows, Index columns, Index pairs, const Pair* a, Index a_row, const Pair* b, Index b_row, float* c, Index c_row,
@@ -99,12 +99,11 @@ inline void round_scores(const float* scores, Index keys, Index lanes, const Mas
     for (Index r = 0; r < keys; r += 2) {
       const Index start = mask->start[r / mask->step * mask->step / 16];
       const float *const low = scores + r * block, *const high = low + block;
-      auto *const low_row = reinterpret_cast<std::uint16_t*>(rows + r * (block / 2)), *const high_row = low_row + block;
-      auto* const words = reinterpret_cast<std::uint32_t*>(pairs + r / 2 * block);
       const bool two = r + 1 < keys;
       if (rows) {
+        typedef std::uint16_t Bits __attribute__((may_alias));
         for (Index i = 0; i < (two ? 2 : 1); ++i) {
-          auto* const to = i == 0 ? low_row : high_row;
+          auto* const to = reinterpret_cast<Bits*>(rows + (r + i) * (block / 2));
           const float* const from = i == 0 ? low : high;
 #pragma omp simd
           for (Index c = start; c < lanes; ++c) to[c] = bf16(scale * from[c]).bits;
@@ -112,6 +111,8 @@ inline void round_scores(const float* scores, Index keys, Index lanes, const Mas
         }
       }
       if (pairs) {
+        typedef std::uint32_t Word __attribute__((may_alias));
+        auto* const words = reinterpret_cast<Word*>(pairs + r / 2 * block);
         if (two)
 #pragma omp simd
           for (Index c = start; c < lanes; ++c) words[c] = bf16(scale * low[c]).bits | static_cast<std::uint32_t>(bf16(scale * high[c]).bits) << 16;

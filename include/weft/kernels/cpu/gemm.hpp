@@ -1,8 +1,8 @@
-// Matrix products as tiles, of real types and any strides. Each element is a chain of multiply-adds (fused from AVX2 on) over
-// pieces of 384 along K, and the pieces are added in order: its bits depend on its row, its column and K alone (of bf16 the links are
-// pairs along K where the processor multiplies these, core/simd.hpp), never on M, N, the batch, the layout, the tiles or the number of
-// threads. oneDNN's dnnl_sgemm, a few hundredths faster on most large shapes and a fifth on the largest, does not have that, so it is a
-// choice of the build.
+// Matrix products as tiles, of real types and any strides. Each element is a chain of multiply-adds (fused from AVX2 on) over pieces of 384
+// along K, and the pieces are added in order; of bf16 the links are pairs along K where the processor multiplies these, and on tile
+// registers all of K is one chain of steps of 32 (gemm_tiles.hpp). Its bits depend on its row, its column and K alone, never on M, N, the
+// batch, the layout, the tiles or the number of threads. oneDNN's dnnl_sgemm, a few hundredths faster on most large shapes and a fifth on
+// the largest, does not have that, so it is a choice of the build.
 #pragma once
 
 #include <algorithm>
@@ -113,7 +113,7 @@ struct Grid {
       else if (m > 8) m = m / 2;
       else break;
     }
-    // Even tiles, of whole blocks and panels.
+    // Even tiles, of whole blocks and panels of AVX-512; on tile registers they end in smaller ones.
     m = std::min(M, round_up(pieces(M, std::max<Index>(1, pieces(M, m))), 8));
     n = std::min(N, round_up(pieces(N, std::max<Index>(1, pieces(N, n))), 48));
   }

@@ -57,10 +57,10 @@ void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n
   const bool odd = p.K % group<P> != 0;
   const P* const a_as_is = few_rows_as_is<P>(p);
   const bool along_rows = p.b_n == 1, b_as_is = std::is_same_v<TB, P> && along_rows;
-  const Index step = !along_rows ? (micro.depth % 96 == 0 ? 96 : 64) : b_as_is ? 64 : 16;  // each divides a piece
+  const Index step = !along_rows ? (micro.depth % 96 == 0 ? 96 : 64) : b_as_is ? 64 : 16;  // each divides micro.depth
   const Index n_full = round_up(n, micro.width);
   const Scratch<P> rows(a_as_is ? 0 : m * K), panel(step * micro.columns());
-  const Scratch<T> sums(m * n_full), part(m * n_full);
+  const Scratch<T> sums(m * n_full), part(depth < K ? m * n_full : 0);
   // Blocks of one row: one after the other, whatever a's strides.
   if (!a_as_is) pack_rows(rows.data(), p.a + m0 * p.a_m, m, K, p.a_m, p.a_k, 1, odd);
 

@@ -131,7 +131,8 @@ template <class T> inline constexpr Index group = std::is_same_v<T, Pair> ? 2 : 
 /// row's second is zero where `odd`.
 WEFT_INLINE inline void copy_pairs(Pair* to, Index to_row, const bf16* from, Index row, Index column, Index rows, Index columns, bool odd) {
   for (Index i = 0; i < rows; ++i) {
-    auto* const words = reinterpret_cast<std::uint32_t*>(to + i * to_row);
+    typedef std::uint32_t Word __attribute__((may_alias));
+    auto* const words = reinterpret_cast<Word*>(to + i * to_row);
     const bf16 *const low = from + 2 * i * row, *const high = low + row;
     if (odd && i + 1 == rows) {
       for (Index j = 0; j < columns; ++j) words[j] = low[j * column].bits;
