@@ -21,7 +21,7 @@ for part in $parts; do
       train() { "$build"/examples/train_cuda "$@" > "$runs/log" 2>&1 || { failed=1; cat "$runs/log"; }; }
       train --text "$root/README.md" --dtype f16 --steps 20 --save-every 10 --out "$runs/run"
       mv "$runs/run/model.safetensors" "$runs/before"
-      rm -r "$runs/run/$(ls "$runs/run" | grep '^checkpoint-' | sort | tail -n 1)"
+      rm -r "$runs/run/$(ls "$runs/run" | grep '^step-' | sort | tail -n 1)"
       train --resume --out "$runs/run"
       cmp "$runs/before" "$runs/run/model.safetensors" && echo "-- train_cuda goes on in f16 with the same bits" || failed=1
       rm -rf "$runs" ;;
