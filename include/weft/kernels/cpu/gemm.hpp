@@ -27,6 +27,9 @@ struct Range {
   Index next = 0;            ///< so many columns on begins the tile that this thread probably gets next
 };
 
+/// Elements from one row of sums to the next: rows at multiples of many lines would share a few sets of the cache.
+constexpr Index sums_row(Index n) { return n + 16; }
+
 /// The tile of c at (m0, n0), of (m, n), from panels of P.
 template <class P, class TA, class TB, class TC>
 void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Range<P> range) {
@@ -47,7 +50,8 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
   const P* const a_as_is = rows_as_is<P>(p);
   const Index n_full = round_up(n, micro.width);
   const bool own_sums = many && range.sums == nullptr && !(straight && n == n_full);
-  const Scratch<T> scratch(own_sums ? m * n_full : micro.rows * micro.columns());
+  const Index n_sums = sums_row(n_full);
+  const Scratch<T> scratch(own_sums ? m * n_sums : micro.rows * micro.columns());
   T* sums = range.sums ? range.sums : scratch.data();
   const Index k_most = std::min(K, micro.depth);
   const bool pack_a = !a_as_is && range.a == nullptr;
@@ -81,8 +85,8 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
         if constexpr (std::is_same_v<TC, T>)
           if (straight && valid == wide)
             return block(k, from, a_row, a_k, b, wide, c, p.c_m, !first ? micro.later : p.beta ? Into::add : Into::assign);
-        T* sum = sums + (many ? i * n_full + j : 0);
-        const Index sum_row = many ? n_full : wide;
+        T* sum = sums + (many ? i * n_sums + j : 0);
+        const Index sum_row = many ? n_sums : wide;
         for (Index r = 0; last && r < high; ++r) __builtin_prefetch(c + r * p.c_m, 1);
         block(k, from, a_row, a_k, b, wide, sum, sum_row, first ? Into::assign : micro.later);
         if (last) finish(c, p.c_m, sum, sum_row, high, valid, p.bias ? p.bias + n0 + j : nullptr, p.beta);
@@ -138,7 +142,7 @@ void multiply_shared(const Problem<TA, TB, TC>& p, Grid grid) {
   const Index slice = pack_a ? n_tiles : std::clamp<Index>(most / (width * depth), 1, n_tiles);
   const Index depths = pieces(K, depth), parts = pieces(n_tiles, slice) * depths, a_size = pack_a ? p.M * depth : 0, b_size = slice * width * depth;
   const Scratch<P> packed(std::min<Index>(parts, 2) * (a_size + b_size));
-  const Scratch<T> sums(depth < K ? slice * m_tiles * grid.m * width : 0);
+  const Scratch<T> sums(depth < K ? slice * m_tiles * grid.m * sums_row(width) : 0);
   // Pieces of packing: long rows of b where there are enough of them.
   constexpr Index rows = 64;
   const Index k_pieces = pieces(depth, micro.depth), columns = (slice * k_pieces >= 16 ? 16 : 4) * micro.columns();
@@ -171,7 +175,7 @@ void multiply_shared(const Problem<TA, TB, TC>& p, Grid grid) {
   const auto compute = [&](const Part& of, Index i) {
     const Index t = i / m_tiles, m0 = i % m_tiles * grid.m, n0 = (of.first + t) * grid.n;
     tile<P>(p, m0, n0, std::min(grid.m, p.M - m0), std::min(grid.n, p.N - n0),
-            {of.begin, of.end, pack_a ? of.a : nullptr, of.b + t * width * depth, depth < K ? sums.data() + i * grid.m * width : nullptr});
+            {of.begin, of.end, pack_a ? of.a : nullptr, of.b + t * width * depth, depth < K ? sums.data() + i * grid.m * sums_row(width) : nullptr});
   };
   for (Index i = -1; i < parts; ++i) {
     const Part now = part(std::max<Index>(i, 0)), next = part(i + 1);
