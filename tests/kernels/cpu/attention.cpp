@@ -284,6 +284,32 @@ TEMPLATE_TEST_CASE("attention gives the same bits for any number of threads", "[
   }
 }
 
+TEST_CASE("many keys that lie far apart, in a fused tensor, give the bits of those that lie together", "[attention]") {
+  const Index T = 2100, H = 2, D = 32, row = 3 * H * D;
+  const std::vector<float> fused = test::uniform<float>(T * row, -2, 2, 1);
+  const auto run = [&](const float* q, Index step) {  // keys and values follow the queries, H * D or all T rows on
+    const Shape shape{1, T, H, D};
+    const Strides together = row_major(shape), strides{T * step, step, D, 1};
+    const Index next = step == row ? H * D : T * H * D;
+    const In<float, cpu> in[] = {{q, shape, strides}, {q + next, shape, strides}, {q + 2 * next, shape, strides}};
+    std::vector<float> all(static_cast<std::size_t>(4 * T * H * D)), lse(static_cast<std::size_t>(H * T));
+    const auto part = [&](Index i) { return all.data() + i * T * H * D; };
+    const Shape statistics{1, H, T};
+    const In<float, cpu> y{part(0), shape, together}, kept{lse.data(), statistics, row_major(statistics)};
+    const auto out = [&](Index i) { return Out<float, cpu>{part(i), shape, together}; };
+    kernels::attention_forward<float>(cpu{}, in[0], in[1], in[2], out(0), Out<float, cpu>{lse.data(), statistics, row_major(statistics)}, {});
+    kernels::attention_backward<float>(cpu{}, y, in[0], in[1], in[2], y, kept, out(1), out(2), out(3), {});
+    return all;
+  };
+  std::vector<float> apart;  // q, then k, then v
+  for (Index part = 0; part < 3; ++part)
+    for (Index t = 0; t < T; ++t) {
+      const auto from = fused.begin() + t * row + part * H * D;
+      apart.insert(apart.end(), from, from + H * D);
+    }
+  CHECK(test::same_bits(run(fused.data(), row), run(apart.data(), H * D)));
+}
+
 TEMPLATE_TEST_CASE("decoding with a cache gives the bits of the prefill", "[attention]", float, double, bf16) {
   using S = stat_t<TestType>;
   const Case c = GENERATE(Case{2, 130, 130, 6, 2, 40, {}}, Case{2, 130, 130, 6, 2, 40, {.window = 50}},

@@ -114,7 +114,7 @@ struct KeyRows : Rows<const T> {
 };
 
 /// A block of keys or values as an operand: in place where it is in S already, else made in `packed`. Where rows are
-/// read as whole vectors, those of other widths are packed too.
+/// read as whole vectors, those of other widths are packed too. Where it lies changes no bit.
 template <class T>
 struct KeyBlock {
   const stat_t<T>* data;
@@ -127,7 +127,9 @@ struct KeyBlock {
     if constexpr (std::is_same_v<T, stat_t<T>>) {
       data = rows.data;
       stride = x.strides[1];
-      if (!vectors || width == x.shape[3]) return;
+      // Many rows that lie far apart, as in a fused tensor, share a few sets of the caches.
+      const bool apart = x.shape[1] >= 2048 && x.strides[1] > 2 * width;
+      if ((!vectors || width == x.shape[3]) && !apart) return;
     }
     pack_rows<T>(rows, 1, packed, width);
     data = packed;
