@@ -48,10 +48,6 @@ inline Isa isa() {
   return found;
 }
 
-/// True iff products of bf16 use the processor's own, two elements of K at a time: AVX512_BF16 or tiles. WEFT_ISA=avx512
-/// does without both, avx512bf16 without tiles.
-inline bool bf16_products();
-
 namespace detail {
 inline bool find_bf16_tiles() {
 #if defined(__x86_64__) && defined(__linux__)
@@ -67,11 +63,12 @@ inline bool find_bf16_tiles() {
 }
 }  // namespace detail
 
-/// True iff they use tile registers (Intel AMX), which the system must permit and is asked for here.
+/// True iff products of bf16 use tile registers (Intel AMX), which the system must permit and is asked for here. Any WEFT_ISA does without.
 inline bool bf16_tiles() {
   static const bool found = detail::find_bf16_tiles();
   return found;
 }
+/// True iff they use the processor's own, two elements of K at a time: tiles or AVX512_BF16, which WEFT_ISA=avx512 does without too.
 inline bool bf16_products() {
 #if defined(__x86_64__)
   static const char* const wish = std::getenv("WEFT_ISA");

@@ -76,9 +76,7 @@ class Ema {
   AdamW<D>& optimizer_;
   double decay_;
   bool applied_ = false;
-  using Any = std::conditional_t<std::is_same_v<D, cuda>, std::variant<Entry<float>, Entry<double>, Entry<bf16>, Entry<f16>>,
-                                 std::variant<Entry<float>, Entry<double>, Entry<bf16>>>;  // as units
-  std::vector<Any> entries_;
+  std::vector<OfWeights<D, Entry>> entries_;
 };
 
 template <class D>

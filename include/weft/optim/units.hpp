@@ -5,6 +5,7 @@
 #include <cmath>
 #include <deque>
 #include <map>
+#include <type_traits>
 #include <variant>
 
 #include "weft/kernels/cpu/environment.hpp"
@@ -12,21 +13,17 @@
 
 namespace weft::inline WEFT_ABI::optim {
 
-/// A unit of weights of any type. f16 is for training on the GPU.
-template <class D>
-struct UnitOfAny {
-  using type = std::variant<Unit<float, D>, Unit<double, D>, Unit<bf16, D>>;
-};
-template <>
-struct UnitOfAny<cuda> {
-  using type = std::variant<Unit<float, cuda>, Unit<double, cuda>, Unit<bf16, cuda>, Unit<f16, cuda>>;
-};
+/// Of<W> for weights of any type that trains on D: f16 on the GPU alone.
+template <class D, template <class> class Of>
+using OfWeights = std::conditional_t<std::is_same_v<D, cuda>, std::variant<Of<float>, Of<double>, Of<bf16>, Of<f16>>,
+                                     std::variant<Of<float>, Of<double>, Of<bf16>>>;
 
 /// Each element of a list of modules is a unit, such as a block of a transformer; the rest is another. (One for each type of weights.)
 template <class D>
 class Units {
  public:
-  using Any = typename UnitOfAny<D>::type;
+  template <class W> using UnitOf = Unit<W, D>;
+  using Any = OfWeights<D, UnitOf>;
   using Sums = std::vector<double, CachedAllocator<double>>;
   struct Home {
     Any* unit;
