@@ -42,8 +42,8 @@ struct MicroKernels {
 };
 
 // A macro, because an inlined body may not hold an instruction that its own function's target lacks. The fma is spelled
-// out because the build forbids contraction, in assembly because <immintrin.h> takes longer to compile than this file. Two
-// steps along K at a time: a loop's own additions take places of multiply-adds on processors that do both in one port.
+// out because the build forbids contraction, in assembly because <immintrin.h> takes longer to compile than this file. Four steps
+// along K at a time: a loop's own additions take places of multiply-adds on processors that do both in one port.
 #define WEFT_GEMM_MICRO(NAME, TARGET, BYTES, FMA_FLOAT, FMA_DOUBLE)                                                    \
   template <class T, int Rows, int Vectors>                                                                            \
   TARGET void NAME(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_k, sum_t<T>* c, Index c_row,       \
@@ -63,7 +63,7 @@ struct MicroKernels {
       _Pragma("GCC unroll 8") for (int r = 0; r < Rows; ++r)                                                           \
         _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v)                                                      \
           sum[r][v] = *reinterpret_cast<const Memory*>(c + r * c_row + v * width);                                     \
-    _Pragma("GCC unroll 2") for (Index i = 0; i < k; ++i, a += a_k, b += b_k) {                                        \
+    _Pragma("GCC unroll 4") for (Index i = 0; i < k; ++i, a += a_k, b += b_k) {                                        \
       Vec b_v[Vectors];                                                                                                \
       _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v)                                                        \
         b_v[v] = *reinterpret_cast<const Memory*>(b + v * width);                                                      \

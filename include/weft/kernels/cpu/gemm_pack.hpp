@@ -92,8 +92,8 @@ WEFT_INLINE inline void transpose(double* to, Index to_row, const double* from, 
   }
 }
 
-/// to[i * to_row + j] = from[i * row + j * column] for i < rows, j < columns; where the source runs along i, in
-/// transposed blocks. Fetches what lies `ahead` of it in the source.
+/// to[i * to_row + j] = from[i * row + j * column] for i < rows, j < columns; where the source runs along j, fetching what lies `ahead`
+/// of it in the source; where it runs along i, in transposed blocks.
 template <class T, class S>
 WEFT_INLINE inline void copy_block(T* to, Index to_row, const S* from, Index row, Index column, Index rows,
                                    Index columns, Index ahead = 0) {
@@ -112,10 +112,7 @@ WEFT_INLINE inline void copy_block(T* to, Index to_row, const S* from, Index row
   } else if (row == 1) {
     for (; j + L <= columns; j += L) {
       Index i = 0;
-      for (; i + L <= rows; i += L) {
-        for (Index l = 0; ahead && l < L; ++l) __builtin_prefetch(from + (j + l) * column + i + ahead);
-        transpose(to + i * to_row + j, to_row, from + j * column + i, column);
-      }
+      for (; i + L <= rows; i += L) transpose(to + i * to_row + j, to_row, from + j * column + i, column);
       for (; i < rows; ++i)
         for (Index l = 0; l < L; ++l) to[i * to_row + j + l] = static_cast<T>(from[i * row + (j + l) * column]);
     }
@@ -160,8 +157,7 @@ void pack_columns(T* to, const S* from, Index k, Index n, Index b_k, Index b_n, 
     const MicroKernels<T> widths{1, width, vectors, 0, Into::assign, {}};
     // Along b's rows a few rows at a time through all panels, along its columns panel by panel: reads stay in few
     // pages.
-    const Index step = b_n == 1 ? 16 : k;
-    const Index ahead = b_n == 1 ? 16 * b_k : k;
+    const Index step = b_n == 1 ? 16 : k, ahead = step * b_k;
     for (Index i = 0; i < k; i += step) {
       const Index rows = std::min(step, k - i);
       for (Index j = 0, wide = 0; j < end; j += wide) {
