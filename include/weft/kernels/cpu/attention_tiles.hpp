@@ -92,34 +92,36 @@ inline void scores_of(const KeyPairs& key, const ColumnRows& columns, Index keys
   });
 }
 
+/// f(c) for columns start..lanes, both multiples of 16, without a rest that no vector holds.
+template <class F>
+WEFT_INLINE inline void each_lane(Index start, Index lanes, F f) {
+  for (Index c = start; c < lanes; c += 16)
+#pragma omp simd simdlen(16)
+    for (Index l = 0; l < 16; ++l) f(c + l);
+}
+
 /// scale times the scores in bf16, 0 where the mask hides whole steps: `rows` (keys, 32) in pairs of columns and `pairs` (32, 64) in pairs of
 /// keys; either may be null.
 inline void round_scores(const float* scores, Index keys, Index lanes, const Mask<float>* mask, float scale, Pair* rows, Pair* pairs) {
   simd([=]() WEFT_INLINE {
-    for (Index r = 0; r < keys; r += 2) {
+    for (Index r = 0; r < keys; ++r) {
       const Index start = mask->start[r / mask->step * mask->step / 16];
       const float *const low = scores + r * block, *const high = low + block;
-      const bool two = r + 1 < keys;
       if (rows) {
         typedef std::uint16_t Bits __attribute__((may_alias));
-        for (Index i = 0; i < (two ? 2 : 1); ++i) {
-          auto* const to = reinterpret_cast<Bits*>(rows + (r + i) * (block / 2));
-          const float* const from = i == 0 ? low : high;
-#pragma omp simd
-          for (Index c = start; c < lanes; ++c) to[c] = bf16(scale * from[c]).bits;
-          std::fill_n(to, start, std::uint16_t{0});
-        }
+        auto* const to = reinterpret_cast<Bits*>(rows + r * (block / 2));
+        each_lane(start, lanes, [=](Index c) WEFT_INLINE { to[c] = bf16(scale * low[c]).bits; });
+        std::fill_n(to, start, std::uint16_t{0});
       }
-      if (pairs) {
+      if (pairs && r % 2 == 0) {
         typedef std::uint32_t Word __attribute__((may_alias));
-        auto* const words = reinterpret_cast<Word*>(pairs + r / 2 * block);
-        if (two)
-#pragma omp simd
-          for (Index c = start; c < lanes; ++c) words[c] = bf16(scale * low[c]).bits | static_cast<std::uint32_t>(bf16(scale * high[c]).bits) << 16;
-        else
-#pragma omp simd
-          for (Index c = start; c < lanes; ++c) words[c] = bf16(scale * low[c]).bits;
-        std::fill_n(words, start, 0u);
+        auto* const to = reinterpret_cast<Word*>(pairs + r / 2 * block);
+        if (r + 1 < keys)
+          each_lane(start, lanes, [=](Index c) WEFT_INLINE {
+            to[c] = bf16(scale * low[c]).bits | static_cast<std::uint32_t>(bf16(scale * high[c]).bits) << 16;
+          });
+        else each_lane(start, lanes, [=](Index c) WEFT_INLINE { to[c] = bf16(scale * low[c]).bits; });
+        std::fill_n(to, start, 0u);
       }
     }
   });
