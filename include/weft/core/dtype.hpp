@@ -21,9 +21,9 @@ struct bf16 {
  private:
   WEFT_INLINE static constexpr std::uint16_t round(float x) {
     const auto u = std::bit_cast<std::uint32_t>(x);
-    const std::uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-    const std::uint32_t nan = (u >> 16) | 0x40u;  // stays a NaN: rounding could carry it to infinity
-    return static_cast<std::uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+    const std::uint32_t rounded = u + 0x7fffu + ((u >> 16) & 1u);
+    const std::uint32_t nan = u | 0x400000u;  // stays a NaN: rounding could carry it to infinity
+    return static_cast<std::uint16_t>(((u & 0x7fffffffu) > 0x7f800000u ? nan : rounded) >> 16);
   }
 };
 

@@ -95,7 +95,11 @@ inline void scores_of(const KeyPairs& key, const ColumnRows& columns, Index keys
 /// f(c) for columns start..lanes, both multiples of 16, without a rest that no vector holds.
 template <class F>
 WEFT_INLINE inline void each_lane(Index start, Index lanes, F f) {
-  for (Index c = start; c < lanes; c += 16)
+  Index c = start;
+  for (; c + 32 <= lanes; c += 32)
+#pragma omp simd simdlen(32)
+    for (Index l = 0; l < 32; ++l) f(c + l);
+  for (; c < lanes; c += 16)
 #pragma omp simd simdlen(16)
     for (Index l = 0; l < 16; ++l) f(c + l);
 }
