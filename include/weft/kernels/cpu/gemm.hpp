@@ -63,9 +63,11 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
     if (pack_a) pack_rows(rows.data(), p.a + m0 * p.a_m + group<P> * k0 * p.a_k, m, k, p.a_m, p.a_k, micro.rows, odd && last);
     const P* const packed = pack_a ? rows.data() : range.a ? range.a + (k0 - range.begin) * p.M + m0 * k : nullptr;
 
+    Index done = 0;  // columns that went straight to c
     for (Index j = 0, wide = 0; j < n; j += wide) {
       wide = micro.panel(n - j);
       const Index valid = std::min(wide, n - j);
+      if (straight && valid == wide) done = j + wide;
       const P* b = range.b ? range.b + (k0 - range.begin) * n_full + j * k : panel.data();
       Index next_k = 0, next_n = range.next > 0 ? n0 + range.next : p.N;  // the panel after this one
       if (j + wide < n) next_k = k0, next_n = n0 + j + wide;
@@ -83,15 +85,17 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
         const auto block = micro.block[wide / micro.width - 1][log];
         TC* c = p.c + (m0 + i) * p.c_m + n0 + j;
         if constexpr (std::is_same_v<TC, T>)
-          if (straight && valid == wide)
+          if (done > j)
             return block(k, from, a_row, a_k, b, wide, c, p.c_m, !first ? micro.later : p.beta ? Into::add : Into::assign);
         T* sum = sums + (many ? i * n_sums + j : 0);
         const Index sum_row = many ? n_sums : wide;
-        for (Index r = 0; last && r < high; ++r) __builtin_prefetch(c + r * p.c_m, 1);
+        for (Index r = 0; !many && r < high; ++r) __builtin_prefetch(c + r * p.c_m, 1);
         block(k, from, a_row, a_k, b, wide, sum, sum_row, first ? Into::assign : micro.later);
-        if (last) finish(c, p.c_m, sum, sum_row, high, valid, p.bias ? p.bias + n0 + j : nullptr, p.beta);
+        if (!many) finish(c, p.c_m, sum, sum_row, high, valid, p.bias ? p.bias + n0 + j : nullptr, p.beta);
       });
     }
+    // In whole rows: the lines of one block's results would lie in as many pages as it has rows.
+    if (many && last && done < n) finish(p.c + m0 * p.c_m + n0 + done, p.c_m, sums + done, n_sums, m, n - done, p.bias ? p.bias + n0 + done : nullptr, p.beta);
   }
 }
 
