@@ -44,14 +44,12 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
   }
   const TileShapesInUse shapes;
   if (range.b == nullptr && m <= few_rows_most) return few_rows<P>(p, m0, n0, m, n);
-  const bool many = K > micro.depth;
   // Sums go straight to c where nothing is done to them afterwards, else through `sums`.
-  const bool straight = std::is_same_v<TC, T> && p.bias == nullptr && (p.beta == 0 || !many);
+  const bool straight = std::is_same_v<TC, T> && p.bias == nullptr && (p.beta == 0 || K <= micro.depth);
   const P* const a_as_is = rows_as_is<P>(p);
   const Index n_full = round_up(n, micro.width);
-  const bool own_sums = many && range.sums == nullptr && !(straight && n == n_full);
   const Index n_sums = sums_row(n_full);
-  const Scratch<T> scratch(own_sums ? m * n_sums : micro.rows * micro.columns());
+  const Scratch<T> scratch(range.sums || (straight && n == n_full) ? 0 : m * n_sums);
   T* sums = range.sums ? range.sums : scratch.data();
   const Index k_most = std::min(K, micro.depth);
   const bool pack_a = !a_as_is && range.a == nullptr;
@@ -83,19 +81,15 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
         else if (interleaved<P>(pack_a ? m : p.M, p.a_m)) a_row = 1, a_k = high;
         const P* const from = a_as_is ? a_as_is + (m0 + i) * a_row + k0 * a_k : packed + i * k;
         const auto block = micro.block[wide / micro.width - 1][log];
-        TC* c = p.c + (m0 + i) * p.c_m + n0 + j;
         if constexpr (std::is_same_v<TC, T>)
           if (done > j)
-            return block(k, from, a_row, a_k, b, wide, c, p.c_m, !first ? micro.later : p.beta ? Into::add : Into::assign);
-        T* sum = sums + (many ? i * n_sums + j : 0);
-        const Index sum_row = many ? n_sums : wide;
-        for (Index r = 0; !many && r < high; ++r) __builtin_prefetch(c + r * p.c_m, 1);
-        block(k, from, a_row, a_k, b, wide, sum, sum_row, first ? Into::assign : micro.later);
-        if (!many) finish(c, p.c_m, sum, sum_row, high, valid, p.bias ? p.bias + n0 + j : nullptr, p.beta);
+            return block(k, from, a_row, a_k, b, wide, p.c + (m0 + i) * p.c_m + n0 + j, p.c_m,
+                         !first ? micro.later : p.beta ? Into::add : Into::assign);
+        block(k, from, a_row, a_k, b, wide, sums + i * n_sums + j, n_sums, first ? Into::assign : micro.later);
       });
     }
     // In whole rows: the lines of one block's results would lie in as many pages as it has rows.
-    if (many && last && done < n) finish(p.c + m0 * p.c_m + n0 + done, p.c_m, sums + done, n_sums, m, n - done, p.bias ? p.bias + n0 + done : nullptr, p.beta);
+    if (last && done < n) finish(p.c + m0 * p.c_m + n0 + done, p.c_m, sums + done, n_sums, m, n - done, p.bias ? p.bias + n0 + done : nullptr, p.beta);
   }
 }
 
@@ -148,7 +142,7 @@ void multiply_shared(const Problem<TA, TB, TC>& p, Grid grid) {
   const Scratch<P> packed(std::min<Index>(parts, 2) * (a_size + b_size));
   const Scratch<T> sums(depth < K ? slice * m_tiles * grid.m * sums_row(width) : 0);
   // Pieces of packing: long rows of b where there are enough of them.
-  constexpr Index rows = 64;
+  constexpr Index rows = 128;
   const Index k_pieces = pieces(depth, micro.depth), columns = (slice * k_pieces >= 16 ? 16 : 4) * micro.columns();
   const Index a_pieces = pack_a ? k_pieces * pieces(p.M, rows) : 0, b_pieces = slice * k_pieces * pieces(grid.n, columns);
 

@@ -198,8 +198,8 @@ inline void turn_pairs(Pair* to, const bf16* from, Index m, Index k, Index a_k, 
   simd([=]() WEFT_INLINE {
     constexpr Index high = 64, deep = 8;
     alignas(64) Pair lines[deep * high];
-    for (Index r = 0; r < m; r += high)
-      for (Index i = 0; i < k; i += deep) {
+    for (Index i = 0; i < k; i += deep)
+      for (Index r = 0; r < m; r += high) {
         const Index rows = std::min(high, m - r), count = std::min(deep, k - i);
         copy_pairs(lines, high, from + 2 * i * a_k + r, a_k, 1, count, rows, odd && i + count == k);
         copy_block(reinterpret_cast<float*>(to + r * to_row + i), to_row, reinterpret_cast<const float*>(lines), 1, high, rows, count);
