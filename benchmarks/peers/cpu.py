@@ -167,6 +167,7 @@ class Program:
 
     def run(self, args, folder):
         environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
+        environment.pop("OMP_PROC_BIND", None)  # whatever a peer's first thread starts would stay on its core
         if self.lift:
             environment["LD_PRELOAD"] = str(self.lift)
         child = subprocess.run(self.command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

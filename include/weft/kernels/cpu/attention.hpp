@@ -15,24 +15,21 @@ namespace weft::inline WEFT_ABI::kernels {
 
 namespace attention {
 
-/// One block of columns: y = (p v) / sum(p) and lse.
+/// One block of columns: y = (p v) / sum(p) and lse. k is read where few columns are.
 template <class T>
-void forward_block(const Sizes& n, const In<T, cpu>& q, const In<T, cpu>& k, const In<T, cpu>& v, const Out<T, cpu>& y,
-                   const Out<stat_t<T>, cpu>& lse, const Columns& columns) {
+void forward_block(const Sizes& n, const In<T, cpu>& q, const In<T, cpu>& k, const KeyBlocks<T>& key_blocks, const KeyBlocks<T>& value_blocks,
+                   const Out<T, cpu>& y, const Out<stat_t<T>, cpu>& lse, const Columns& columns) {
   using S = stat_t<T>;
-  if constexpr (std::is_same_v<T, bf16>)
-    if (tiles_take(n)) return forward_block_tiles(n, q, k, v, y, lse, columns);
   const Index D = n.D, width = n.width(), lanes = columns.lanes(), count = columns.count;
   // Where few columns would leave lanes empty, as in decoding, lanes hold keys and then the head's width instead. Each
   // element is the same chain of multiply-adds, so the bits are the same.
-  const bool few = lanes == 16;
-  const Scratch<S> scratch(block * (4 * width + 2 * block));
+  const bool few = columns.few();
+  const Scratch<S> scratch(block * (2 * width + 2 * block + (few ? width : 0)));
   S* q_t = scratch.data();                 // (D, columns), or (columns, D) where few
   S* y_t = q_t + width * block;            // (D, columns), or (columns, D) where few
   S* scores = y_t + width * block;         // (keys, columns)
   S* few_scores = scores + block * block;  // (columns, keys)
-  S* packed_k = few_scores + block * block;
-  S* packed_v = packed_k + width * block;
+  S* packed_k = few_scores + block * block;  // (D, keys), where few
   alignas(64) S top[block], sum[block], factor[block];
   Mask<S> mask;
   Index at[block];
@@ -55,7 +52,7 @@ void forward_block(const Sizes& n, const In<T, cpu>& q, const In<T, cpu>& k, con
       for (Index c = 0; c < count; ++c) at[c] = c * block;
       pack_columns<S>({few_scores, at, count, keys}, 1, scores);
     } else {
-      const KeyBlock<T> key(k, columns, j, keys, packed_k);
+      const auto key = key_blocks.at(j, keys);
       for_steps(mask, keys, [&](Index from, Index to, Index start) {
         multiply<S>({to - from, lanes - start, D, key.data + from * key.stride, key.stride, 1, q_t + start, block,
                      scores + from * block + start, block});
@@ -63,7 +60,7 @@ void forward_block(const Sizes& n, const In<T, cpu>& q, const In<T, cpu>& k, con
     }
     if (mask.low) hide_before_first<S>(scores, keys, lanes, &mask);
     softmax_step<S>(scores, keys, lanes, &mask, top, sum, factor);
-    const KeyBlock<T> value(v, columns, j, keys, packed_v, few);
+    const auto value = value_blocks.at(j, keys);
     if (few) {
       if (j > begin) scale_rows<S>(y_t, count, width, factor);
       multiply<S>({count, D, keys, scores, 1, block, value.data, value.stride, y_t, width, j > begin});
@@ -103,11 +100,9 @@ struct Backward {
 
   /// Adds the columns' contributions to dk and dv, (Tk, width) each; key blocks from `reached` on are written first
   /// here.
-  void column_block(const Columns& columns, S* dk_sum, S* dv_sum, Index& reached) const {
-    if constexpr (std::is_same_v<T, bf16>)
-      if (tiles_take(n)) return column_block_tiles(*this, columns, dk_sum, dv_sum, reached);
+  void column_block(const Columns& columns, const KeyBlocks<T>& key_blocks, const KeyBlocks<T>& value_blocks, S* dk_sum, S* dv_sum, Index& reached) const {
     const Index D = n.D, width = n.width(), lanes = columns.lanes(), count = columns.count;
-    const Scratch<S> scratch(block * (3 * D + 2 * block + 4 * width));
+    const Scratch<S> scratch(block * (3 * D + 2 * block + 2 * width));
     S* q_t = scratch.data();               // (D, columns)
     S* dy_t = q_t + D * block;             // (D, columns)
     S* dq_t = dy_t + D * block;            // (D, columns); y before
@@ -115,7 +110,6 @@ struct Backward {
     S* gradient = scores + block * block;  // (keys, columns): dp, then ds
     S* q_rows = gradient + block * block;  // (columns, D)
     S* dy_rows = q_rows + block * width;   // (columns, D)
-    S* packed = dy_rows + block * width;
     const S scale = static_cast<S>(n.scale);
     alignas(64) S statistics[block] = {}, delta[block], scales[block];
     Mask<S> mask;
@@ -136,8 +130,7 @@ struct Backward {
     for (Index j = begin; j < end; j += block) {
       const Index keys = std::min(block, n.Tk - j);
       columns.mask(n, j, keys, mask);
-      const KeyBlock<T> key(k, columns, j, keys, packed);
-      const KeyBlock<T> value(v, columns, j, keys, packed + block * width);
+      const auto key = key_blocks.at(j, keys), value = value_blocks.at(j, keys);
       for_steps(mask, keys, [&](Index from, Index to, Index start) {
         multiply<S>({to - from, lanes - start, D, key.data + from * key.stride, key.stride, 1, q_t + start, block,
                      scores + from * block + start, block});
@@ -180,8 +173,17 @@ struct Backward {
 
   void chunk(Index b, Index kv_head, Index index, S* dk_sum, S* dv_sum) const {
     Index reached = 0;
-    const Index size = chunk_size(n), end = std::min((index + 1) * size, n.column_blocks());
-    for (Index i = index * size; i < end; ++i) column_block(Columns(n, b, kv_head, i), dk_sum, dv_sum, reached);
+    const Index size = chunk_size(n), begin = index * size, end = std::min(begin + size, n.column_blocks());
+    if (begin == end) return;
+    if constexpr (std::is_same_v<T, bf16>)
+      if (tiles_take(n)) {
+        for (Index i = begin; i < end; ++i) column_block_tiles(*this, Columns(n, b, kv_head, i), dk_sum, dv_sum, reached);
+        return;
+      }
+    const Columns first(n, b, kv_head, begin), last(n, b, kv_head, end - 1);
+    const Index from = n.keys_from(b, first.first), to = std::min(n.Tk, gemm::round_up(n.keys_seen(last.first + last.count - 1), block));
+    const KeyBlocks<T> key_blocks(k, first, from, to, end - begin), value_blocks(v, first, from, to, end - begin);
+    for (Index i = begin; i < end; ++i) column_block(Columns(n, b, kv_head, i), key_blocks, value_blocks, dk_sum, dv_sum, reached);
   }
 
   /// d = the sum over chunks of their partial sums, for one block of keys; the sum is formed in the first of them.
@@ -269,10 +271,20 @@ void attention_forward(cpu, In<T, cpu> q, In<T, cpu> k, In<T, cpu> v, Out<T, cpu
   const attention::Sizes n(q, k, options, starts);
   if (n.B * n.Tq * n.H == 0) return;
   const Index blocks = n.column_blocks();
-  parallel(n.B * n.K * blocks, [&](Index i) {
-    // Long pieces first: later queries see more keys.
-    const attention::Columns columns(n, i / blocks / n.K, i / blocks % n.K, blocks - 1 - i % blocks);
-    attention::forward_block<T>(n, q, k, v, y, lse, columns);
+  // A head's blocks in as few parts as keep many cores busy: each part packs its keys.
+  const Index parts = std::clamp<Index>(gemm::pieces(64, n.B * n.K), 1, blocks);
+  parallel(n.B * n.K * parts, [&](Index i) {
+    // Long ones first: later queries see more keys.
+    const Index b = i / parts / n.K, kv_head = i / parts % n.K, part = parts - 1 - i % parts, begin = part * blocks / parts, end = (part + 1) * blocks / parts;
+    if constexpr (std::is_same_v<T, bf16>)
+      if (attention::tiles_take(n)) {
+        for (Index c = end; c-- > begin;) attention::forward_block_tiles(n, q, k, v, y, lse, attention::Columns(n, b, kv_head, c));
+        return;
+      }
+    const attention::Columns first(n, b, kv_head, begin), last(n, b, kv_head, end - 1);
+    const Index from = n.keys_from(b, first.first), to = n.keys_seen(last.first + last.count - 1);
+    const attention::KeyBlocks<T> keys(k, first, from, to, end - begin), values(v, first, from, to, end - begin, last.few());
+    for (Index c = end; c-- > begin;) attention::forward_block<T>(n, q, k, keys, values, y, lse, attention::Columns(n, b, kv_head, c));
   });
 }
 

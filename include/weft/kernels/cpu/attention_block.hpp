@@ -121,6 +121,7 @@ WEFT_INLINE inline void multiply_tile(const Product<S>& p, Index row, Index colu
   const S* a = p.a + row * p.a_row;
   const S* b = p.b + column;
   const Index a_row = p.a_row, a_depth = p.a_depth, b_row = p.b_row;
+#pragma GCC unroll 2
   for (Index k = p.depth; k > 0; --k, a += a_depth, b += b_row) {
     V x[N];
 #pragma GCC unroll 8

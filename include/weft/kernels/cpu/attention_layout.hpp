@@ -5,6 +5,7 @@
 #include <cassert>
 #include <cmath>
 
+#include "weft/core/scratch.hpp"
 #include "weft/kernels/arguments.hpp"
 #include "weft/kernels/cpu/attention_softmax.hpp"
 
@@ -72,6 +73,8 @@ struct Columns {
     }
   }
   Index lanes() const { return (count + 15) / 16 * 16; }
+  /// So few that lanes would be empty.
+  bool few() const { return lanes() == 16; }
 
   /// Where this block's rows of a (B, Tq, H, D) tensor start.
   void find(const Strides& strides, Index* at) const {
@@ -113,28 +116,46 @@ struct KeyRows : Rows<const T> {
   KeyRows& operator=(const KeyRows&) = delete;
 };
 
-/// A block of keys or values as an operand: in place where it is in S already, else made in `packed`. Where rows are
-/// read as whole vectors, those of other widths are packed too. Where it lies changes no bit.
+/// The keys or the values that `uses` blocks of columns of one head see, block by block as operands in S: in place where they are, else
+/// packed, all at once where that pays. Where they lie changes no bit.
 template <class T>
-struct KeyBlock {
-  const stat_t<T>* data;
-  Index stride;
+class KeyBlocks {
+ public:
+  using S = stat_t<T>;
+  struct Block {
+    const S* data;
+    Index stride;
+  };
 
-  KeyBlock(const In<T, cpu>& x, const Columns& columns, Index first, Index count, stat_t<T>* packed,
-           bool vectors = false) {
-    const Index width = (x.shape[3] + 15) / 16 * 16;
-    const KeyRows<T> rows(x, columns, first, count);
-    if constexpr (std::is_same_v<T, stat_t<T>>) {
-      data = rows.data;
-      stride = x.strides[1];
-      // Many rows that lie far apart, as in a fused tensor, share a few sets of the caches.
-      const bool apart = x.shape[1] >= 2048 && x.strides[1] > 2 * width;
-      if ((!vectors || width == x.shape[3]) && !apart) return;
-    }
-    pack_rows<T>(rows, 1, packed, width);
-    data = packed;
-    stride = width;
+  /// Those from key `begin` to `end`, of the columns' head. `vectors`: rows are read as whole vectors.
+  KeyBlocks(const In<T, cpu>& x, const Columns& columns, Index begin, Index end, Index uses, bool vectors = false)
+      : x_(x), columns_(columns), begin_(begin), width_((x.shape[3] + 15) / 16 * 16),
+        // Rows that lie far apart, as in a fused tensor, share a few sets of the caches.
+        apart_(x.strides[1] > 2 * width_), in_place_(std::is_same_v<T, S> && (!vectors || width_ == x.shape[3])),
+        all_((apart_ || !in_place_) && uses > 2 && (end - begin) * width_ <= most), pack_(all_ || !in_place_ || (apart_ && x.shape[1] >= 2048)),
+        packed_(pack_ ? (all_ ? end - begin : block) * width_ : 0) {
+    for (Index j = begin; all_ && j < end; j += block) pack(j, std::min(block, end - j), packed_.data() + (j - begin) * width_);
   }
+
+  /// `count` rows from j on. Another call may overwrite them.
+  Block at(Index j, Index count) const {
+    if constexpr (std::is_same_v<T, S>)
+      if (!pack_) return {KeyRows<T>(x_, columns_, j, 0).data, x_.strides[1]};
+    if (all_) return {packed_.data() + (j - begin_) * width_, width_};
+    pack(j, count, packed_.data());
+    return {packed_.data(), width_};
+  }
+
+ private:
+  void pack(Index j, Index count, S* to) const { pack_rows<T>(KeyRows<T>(x_, columns_, j, count), 1, to, width_); }
+
+  static constexpr Index most = Index{1} << 19;  // elements that are packed at once
+
+  const In<T, cpu> x_;
+  const Columns& columns_;
+  Index begin_, width_;
+  bool apart_, in_place_, all_, pack_;
+  Scratch<S> packed_;
 };
 
 /// Calls step(from, to, start) for the ranges of keys that the mask tells apart.
