@@ -284,13 +284,14 @@ TEMPLATE_TEST_CASE("attention gives the same bits for any number of threads", "[
   }
 }
 
-TEST_CASE("many keys that lie far apart, in a fused tensor, give the bits of those that lie together", "[attention]") {
-  const Index T = 2100, H = 2, D = 32, row = 3 * H * D;
+TEST_CASE("keys that lie far apart, in a fused tensor, give the bits of those that lie together", "[attention]") {
+  // Packed a block at a time, and where a head's blocks of queries are several, all at once.
+  const auto [T, H] = GENERATE(std::pair<Index, Index>{2100, 2}, std::pair<Index, Index>{300, 32});
+  const Index D = 32, row = 3 * H * D;
   const std::vector<float> fused = test::uniform<float>(T * row, -2, 2, 1);
-  const auto run = [&](const float* q, Index step) {  // keys and values follow the queries, H * D or all T rows on
+  const auto run = [&, T = T, H = H](const float* q, const Strides& strides, Index next) {  // keys follow `next` on, and values them
     const Shape shape{1, T, H, D};
-    const Strides together = row_major(shape), strides{T * step, step, D, 1};
-    const Index next = step == row ? H * D : T * H * D;
+    const Strides together = row_major(shape);
     const In<float, cpu> in[] = {{q, shape, strides}, {q + next, shape, strides}, {q + 2 * next, shape, strides}};
     std::vector<float> all(static_cast<std::size_t>(4 * T * H * D)), lse(static_cast<std::size_t>(H * T));
     const auto part = [&](Index i) { return all.data() + i * T * H * D; };
@@ -301,13 +302,13 @@ TEST_CASE("many keys that lie far apart, in a fused tensor, give the bits of tho
     kernels::attention_backward<float>(cpu{}, y, in[0], in[1], in[2], y, kept, out(1), out(2), out(3), {});
     return all;
   };
-  std::vector<float> apart;  // q, then k, then v
-  for (Index part = 0; part < 3; ++part)
+  std::vector<float> heads;  // q, then k, then v, head by head
+  for (Index head = 0; head < 3 * H; ++head)
     for (Index t = 0; t < T; ++t) {
-      const auto from = fused.begin() + t * row + part * H * D;
-      apart.insert(apart.end(), from, from + H * D);
+      const auto from = fused.begin() + t * row + head * D;
+      heads.insert(heads.end(), from, from + D);
     }
-  CHECK(test::same_bits(run(fused.data(), row), run(apart.data(), H * D)));
+  CHECK(test::same_bits(run(fused.data(), {T * row, row, D, 1}, H * D), run(heads.data(), {T * H * D, D, T * D, 1}, T * H * D)));
 }
 
 TEMPLATE_TEST_CASE("decoding with a cache gives the bits of the prefill", "[attention]", float, double, bf16) {

@@ -29,7 +29,7 @@ void forward_block(const Sizes& n, const In<T, cpu>& q, const In<T, cpu>& k, con
   S* y_t = q_t + width * block;            // (D, columns), or (columns, D) where few
   S* scores = y_t + width * block;         // (keys, columns)
   S* few_scores = scores + block * block;  // (columns, keys)
-  S* packed_k = few_scores + block * block;  // (D, keys), where few
+  S* packed_k = few_scores + block * block;  // (D, keys); these two where few
   alignas(64) S top[block], sum[block], factor[block];
   Mask<S> mask;
   Index at[block];
@@ -167,8 +167,7 @@ struct Backward {
   Index skip(Index b, Index chunk) const { return n.keys_from(b, chunk * chunk_size(n) * block) / block; }
   Index reach(Index chunk) const {
     if (n.columns() == 0) return 0;
-    const Index last = std::min((chunk + 1) * chunk_size(n) * block, n.columns()) - 1;
-    return (n.keys_seen(last) + block - 1) / block;
+    return (n.keys_until((chunk + 1) * chunk_size(n)) + block - 1) / block;
   }
 
   void chunk(Index b, Index kv_head, Index index, S* dk_sum, S* dv_sum) const {
@@ -180,8 +179,8 @@ struct Backward {
         for (Index i = begin; i < end; ++i) column_block_tiles(*this, Columns(n, b, kv_head, i), dk_sum, dv_sum, reached);
         return;
       }
-    const Columns first(n, b, kv_head, begin), last(n, b, kv_head, end - 1);
-    const Index from = n.keys_from(b, first.first), to = std::min(n.Tk, gemm::round_up(n.keys_seen(last.first + last.count - 1), block));
+    const Columns first(n, b, kv_head, begin);
+    const Index from = n.keys_from(b, first.first), to = std::min(n.Tk, gemm::round_up(n.keys_until(end), block));
     const KeyBlocks<T> key_blocks(k, first, from, to, end - begin), value_blocks(v, first, from, to, end - begin);
     for (Index i = begin; i < end; ++i) column_block(Columns(n, b, kv_head, i), key_blocks, value_blocks, dk_sum, dv_sum, reached);
   }
@@ -282,7 +281,7 @@ void attention_forward(cpu, In<T, cpu> q, In<T, cpu> k, In<T, cpu> v, Out<T, cpu
         return;
       }
     const attention::Columns first(n, b, kv_head, begin), last(n, b, kv_head, end - 1);
-    const Index from = n.keys_from(b, first.first), to = n.keys_seen(last.first + last.count - 1);
+    const Index from = n.keys_from(b, first.first), to = n.keys_until(end);
     const attention::KeyBlocks<T> keys(k, first, from, to, end - begin), values(v, first, from, to, end - begin, last.few());
     for (Index c = end; c-- > begin;) attention::forward_block<T>(n, q, k, keys, values, y, lse, attention::Columns(n, b, kv_head, c));
   });

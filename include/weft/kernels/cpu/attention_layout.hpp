@@ -48,6 +48,8 @@ struct Sizes {
   Index width() const { return (D + 15) / 16 * 16; }  ///< of a packed row
   /// How many keys a column's query sees.
   Index keys_seen(Index column) const { return causal ? column / group() + 1 + Tk - Tq : Tk; }
+  /// How many the last column of the blocks before `end` sees: none sees more.
+  Index keys_until(Index end) const { return keys_seen(std::min(end * block, columns()) - 1); }
   bool limited() const { return window > 0 || starts; }
   /// The first key that a query sees. It never falls from one query to the next.
   Index first_key(Index b, Index query) const {
