@@ -31,7 +31,6 @@ WEFT_AVX512 void columns_avx512(Index k, const T* a, Index a_row, Index a_k, con
 #pragma GCC unroll 16
     for (int j = 0; j < 16; ++j) {
       x[j] = *reinterpret_cast<const Memory*>(b + j * b_n + i);
-      __builtin_prefetch(b + (j + 16) * b_n + i, 0, 2);  // of the next strip: sixteen streams are more than the processor looks ahead for
     }
 #pragma GCC unroll 4
     for (int j = 0; j < 16; j += 4) {  // 4 x 4 within each quarter of the vectors
@@ -56,9 +55,12 @@ WEFT_AVX512 void columns_avx512(Index k, const T* a, Index a_row, Index a_k, con
       x[j + 12] = __builtin_shufflevector(high0, high1, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
     }
 #pragma GCC unroll 16
-    for (int l = 0; l < 16; ++l)
+    for (int l = 0; l < 16; ++l) {
+      __builtin_prefetch(b + l * b_n + i + 32, 0, 3);
+      __builtin_prefetch(b + (l + 16) * b_n + i, 0, 2);  // of the next strip: sixteen streams are more than the processor looks ahead for
 #pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) { WEFT_ADD_PRODUCT(sum[r], x[l], a[r * a_row + (i + l) * a_k]); }
+    }
   }
   for (; i < k; ++i) {
     alignas(64) T row[16];
