@@ -28,8 +28,8 @@ class Pages {
     for (auto range = free_.begin(); range != free_.end(); ++range)
       if (range->size >= size && (best == free_.end() || range->size < best->size)) best = range;
     if (best == free_.end()) return nullptr;
-    const std::uintptr_t block = best->begin;
-    best->begin += size, best->size -= size;
+    best->size -= size;  // from its end: the system maps downwards, so that the next mapping joins what is left
+    const std::uintptr_t block = best->begin + best->size;
     if (best->size == 0) free_.erase(best);
     return reinterpret_cast<void*>(block);
   }
@@ -54,8 +54,8 @@ class Pages {
     const std::size_t wanted = std::max((size + huge - 1) / huge * huge, least);
     void* const raw = ::mmap(nullptr, wanted + huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (raw == MAP_FAILED) return false;
-    const auto begin = reinterpret_cast<std::uintptr_t>(raw), aligned = (begin + huge - 1) / huge * huge;
-    if (aligned > begin) ::munmap(raw, aligned - begin);
+    const auto begin = reinterpret_cast<std::uintptr_t>(raw), aligned = (begin + huge) / huge * huge;  // as high as can be, next to the last
+    ::munmap(raw, aligned - begin);
     if (const std::size_t rest = begin + huge - aligned; rest > 0) ::munmap(reinterpret_cast<void*>(aligned + wanted), rest);
 #if defined(MADV_HUGEPAGE)
     (void)::madvise(reinterpret_cast<void*>(aligned), wanted, MADV_HUGEPAGE);  // advice: a kernel without huge pages is no error
