@@ -54,6 +54,18 @@ TEST_CASE("a product keeps nothing of a cheap op's output, and inference no more
   CHECK(gradient(w).defined());
 }
 
+TEST_CASE("what was made again is gone before the gradient of what made it is") {
+  const Index N = 512, F = 1024;
+  Tensor<float> x = numbers<float>({N, F}, 0.1), w = numbers<float>({16, F}, 0.2);
+  x.require_grad(), w.require_grad();
+  Tape tape;
+  const Tensor<float> loss = sum(linear(gelu(x), w));
+  const std::size_t before = memory_stats().live;
+  reset_peak_memory();
+  tape.backward(loss);  // of the three of this size, the output, its gradient and that of x, two at a time
+  CHECK(memory_stats().peak - before < 5 * static_cast<std::size_t>(N * F) * sizeof(float) / 2);
+}
+
 TEST_CASE("what was written in place is kept as it was read") {
   Tensor<float> x = numbers<float>({2, 4}, 0.3), w = numbers<float>({3, 4}, 0.2);
   x.require_grad(), w.require_grad();

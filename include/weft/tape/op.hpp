@@ -128,8 +128,9 @@ class Op {
       if (!(slot->base().buffer || ...)) return;
       (run_hooks<T, D>(*slot), ...);
       if (check) (check_finite_at(detail::gradient<T, D>(*slot), name, where, "gradient"), ...);
+      (slot->recipe.reset(), ...);  // all that read the output have run
       f(detail::gradient<T, D>(*slot)...);
-      ((slot->clear(), slot->recipe.reset()), ...);
+      (slot->clear(), ...);
     });
   }
 
