@@ -176,15 +176,18 @@ TEMPLATE_TEST_CASE("matmul: bits depend on neither the number of rows or columns
   }
 }
 
-TEMPLATE_TEST_CASE("matmul: K so long that operands are packed in several parts", "", float, bf16) {
-  const Index M = 520, K = 38000, N = 99, few = 5;
-  const auto a = uniform<TestType>(M * K, -1, 1, 1), b = uniform<TestType>(K * N, -1, 1, 2);
-  const std::vector<TestType> top(a.begin(), a.begin() + few * K);
-  for (int beta : {0, 1}) {
-    auto whole = product(a, b, M, K, N, false, false, beta);
-    CHECK(same_bits(whole, product(transposed(a, M, K), b, M, K, N, true, false, beta)));  // whose rows are packed too
-    whole.resize(static_cast<std::size_t>(few * N));
-    CHECK(same_bits(whole, product(top, b, few, K, N, false, false, beta)));
+TEMPLATE_TEST_CASE("matmul: so large that operands are packed in several parts, or by each tile", "", float, bf16) {
+  const Index few = 5;
+  for (const auto [M, K, N] : {std::array<Index, 3>{520, 38000, 99}, {1500, 1901, 900}}) {
+    INFO(M << " x " << K << " x " << N);
+    const auto a = uniform<TestType>(M * K, -1, 1, 1), b = uniform<TestType>(K * N, -1, 1, 2);
+    const std::vector<TestType> top(a.begin(), a.begin() + few * K);
+    for (int beta : {0, 1}) {
+      auto whole = product(a, b, M, K, N, false, false, beta);
+      CHECK(same_bits(whole, product(transposed(a, M, K), b, M, K, N, true, false, beta)));  // whose rows are packed too
+      whole.resize(static_cast<std::size_t>(few * N));
+      CHECK(same_bits(whole, product(top, b, few, K, N, false, false, beta)));
+    }
   }
 }
 

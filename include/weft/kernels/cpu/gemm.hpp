@@ -44,8 +44,8 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
   }
   const TileShapesInUse shapes;
   if (range.b == nullptr && m <= few_rows_most) return few_rows<P>(p, m0, n0, m, n);
-  // Sums go straight to c where nothing is done to them afterwards, else through `sums`.
-  const bool straight = std::is_same_v<TC, T> && p.bias == nullptr && (p.beta == 0 || K <= micro.depth);
+  // Sums go straight to c where nothing is done to them afterwards, else through `sums`: also those that are read again for each piece.
+  const bool straight = std::is_same_v<TC, T> && p.bias == nullptr && (K <= micro.depth || (p.beta == 0 && micro.later == Into::add));
   const P* const a_as_is = rows_as_is<P>(p);
   const Index n_full = round_up(n, micro.width);
   const Index n_sums = sums_row(n_full);
@@ -110,7 +110,8 @@ struct Grid {
     constexpr double least = 2e6;  // multiply-adds, some 20 us of one core
     // Few rows are weighed as 16: their time goes into reading b. Tiles that pack nothing may be smaller.
     const auto work = [&] { return static_cast<double>(std::max<Index>(m, 16) * n) * static_cast<double>(K); };
-    while (batch * count(M, N) < (shared ? 3 : 1) * least_tiles && work() >= least) {
+    // Tiles that read long columns of b from beyond the cache stay higher.
+    while (batch * count(M, N) < (!shared ? 1 : K > 2048 ? 2 : 3) * least_tiles && work() >= least) {
       if (n > 48 && (!shared || n >= m * 3)) n = n / 2;
       else if (m > 8) m = m / 2;
       else break;
@@ -118,6 +119,10 @@ struct Grid {
     // Even tiles, of whole blocks and panels of AVX-512; on tile registers they end in smaller ones.
     m = std::min(M, round_up(pieces(M, std::max<Index>(1, pieces(M, m))), 8));
     n = std::min(N, round_up(pieces(N, std::max<Index>(1, pieces(N, n))), 48));
+  }
+  /// As large as can be with eight of them, of whole blocks of tile registers.
+  Grid(Index M, Index N) : n(round_up(pieces(N, pieces(N, 768)), 32)) {
+    m = std::min<Index>(256, round_up(pieces(M, pieces(8, pieces(N, n))), 32));
   }
   Index count(Index M, Index N) const { return pieces(M, m) * pieces(N, n); }
 
@@ -127,15 +132,20 @@ struct Grid {
 /// Packs b, and a where it must be, once for all tiles, as much of them at a time as buffers of a few MiB hold. While the tiles of
 /// one part are computed the next is packed: these small pieces fill what would be waiting at the end.
 template <class P, class TA, class TB, class TC>
-void multiply_shared(const Problem<TA, TB, TC>& p, Grid grid) {
+void multiply_shared(const Problem<TA, TB, TC>& p) {
   using T = sum_t<P>;
   const MicroKernels<P> micro = micro_kernels<P>();
-  const Index K = pieces(p.K, group<P>), n_tiles = pieces(p.N, grid.n), m_tiles = pieces(p.M, grid.m), width = round_up(grid.n, micro.width);
-  const bool odd = p.K % group<P> != 0;
   constexpr Index most = Index{4} << 20;  // elements
-  const bool pack_a = rows_as_is<P>(p) == nullptr && (p.M + n_tiles * width) * micro.depth <= most;
+  const Index K = pieces(p.K, group<P>);
+  const bool odd = p.K % group<P> != 0, as_is = rows_as_is<P>(p) != nullptr;
+  // Tile registers are so fast that what passes through memory counts: sums of parts of K, a that was packed. So large tiles turn their own
+  // rows of a there, unless others read these too and all fits one part.
+  const bool own_rows = rows_in_a_line<P>() && !as_is && (p.N <= std::min<Index>(768, 2 * p.M) || (K <= 2048 && (p.M + p.N) * K > most / 2));
+  const Grid grid = own_rows ? Grid(p.M, p.N) : Grid(p.M, p.N, p.K, 1, true);
+  const Index n_tiles = pieces(p.N, grid.n), m_tiles = pieces(p.M, grid.m), width = round_up(grid.n, micro.width);
+  const bool pack_a = !as_is && !own_rows && (p.M + n_tiles * width) * micro.depth <= most;
   // A part is `depth` of K by `slice` of the tiles' columns: all of them with a, else as deep as can be with enough tiles.
-  const Index at_once = std::min(n_tiles, pieces(Grid::least_tiles, m_tiles));
+  const Index at_once = std::min(n_tiles, pieces(own_rows ? 4 : Grid::least_tiles, m_tiles));
   const Index depth = std::min(K, std::max<Index>(1, (pack_a ? most / 2 / (p.M + n_tiles * width) : most / (at_once * width)) / micro.depth) * micro.depth);
   const Index slice = pack_a ? n_tiles : std::clamp<Index>(most / (width * depth), 1, n_tiles);
   const Index depths = pieces(K, depth), parts = pieces(n_tiles, slice) * depths, a_size = pack_a ? p.M * depth : 0, b_size = slice * width * depth;
@@ -196,10 +206,9 @@ void multiply_panels(Index batch, Index M, Index N, Index K, GetProblem problem)
       });
     }
 #endif
-  const Grid alone(M, N, K, 1, true);
   // Packing beforehand gains nothing where a single row of tiles reads a as it is.
-  if (K > 0 && (batch == 1 || alone.count(M, N) >= Grid::least_tiles) && (M > 256 || (M > few_rows_most && !rows_as_is<P>(problem(0))))) {
-    for (Index i = 0; i < batch; ++i) multiply_shared<P>(problem(i), alone);
+  if (K > 0 && (batch == 1 || Grid(M, N, K, 1, true).count(M, N) >= Grid::least_tiles) && (M > 256 || (M > few_rows_most && !rows_as_is<P>(problem(0))))) {
+    for (Index i = 0; i < batch; ++i) multiply_shared<P>(problem(i));
     return;
   }
   const Grid grid(M, N, K, batch, false);
