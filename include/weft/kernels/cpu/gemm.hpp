@@ -144,7 +144,7 @@ void multiply_shared(const Problem<TA, TB, TC>& p) {
   const Grid grid = own_rows ? Grid(p.M, p.N) : Grid(p.M, p.N, p.K, 1, true);
   const Index n_tiles = pieces(p.N, grid.n), m_tiles = pieces(p.M, grid.m), width = round_up(grid.n, micro.width);
   const bool pack_a = !as_is && !own_rows && (p.M + n_tiles * width) * micro.depth <= most;
-  // A part is `depth` of K by `slice` of the tiles' columns: all of them with a, else as deep as can be with enough tiles.
+  // A part is `depth` of K by `slice` of the tiles' columns: all of them with a, else as deep as can be with enough tiles, of large ones four.
   const Index at_once = std::min(n_tiles, pieces(own_rows ? 4 : Grid::least_tiles, m_tiles));
   const Index depth = std::min(K, std::max<Index>(1, (pack_a ? most / 2 / (p.M + n_tiles * width) : most / (at_once * width)) / micro.depth) * micro.depth);
   const Index slice = pack_a ? n_tiles : std::clamp<Index>(most / (width * depth), 1, n_tiles);
