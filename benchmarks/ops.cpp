@@ -1,8 +1,10 @@
 // Each op forward, and forward with backward, at the size it has in a GPT-2 layer (B 4, T 256, C 768): GB/s of what must be read and
-// written at least, beside the bandwidth measured in the same run.
+// written at least, beside the bandwidth measured in the same run. Of the language-model head with its loss, at three vocabularies, the
+// operations a second beside those of one product and the FMA roof; of AdamW the bandwidth.
 #include <benchmark/benchmark.h>
 
 #include "roof.hpp"
+#include "weft/kernels/cpu/adamw.hpp"
 #include "weft/ops.hpp"
 
 using namespace weft;
@@ -69,6 +71,55 @@ WEFT_BENCH(rope_, C, 2, rope(reshape(x, {4, N / 4, 12, 64})));
 WEFT_BENCH(linear_, C, 1, linear(x, weights({F, C})));
 WEFT_BENCH(matmul_, C, 1, matmul(x, transpose(weights({F, C}))));
 WEFT_BENCH(attention_, C, 4, [&] { const auto h = reshape(x, {4, N / 4, 12, 64}); return attention(h, h, h); }());
+
+void rate(benchmark::State& state, const char* name, double units) {
+  state.counters[name] = benchmark::Counter(units * 1e-9 * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
+}
+
+/// Loss and gradients of N tokens: three products of (N, C) and (C, V).
+void linear_cross_entropy_both(benchmark::State& state) {
+  const Index V = state.range(0);
+  auto x = randn<float>({N, C}, 1), w = randn<float>({V, C}, 2, 0, 0.02);
+  x.require_grad(), w.require_grad();
+  std::vector<std::int64_t> labels(static_cast<std::size_t>(N));
+  for (std::size_t i = 0; i < labels.size(); ++i) labels[i] = static_cast<std::int64_t>(i * 7919) % V;
+  const auto y = from_vector<std::int64_t>(labels, {N});
+  const auto step = [&] {
+    Tape tape({1, 1});
+    tape.backward(linear_cross_entropy(x, w, y));
+    x.slot()->clear(), w.slot()->clear();
+  };
+  step();  // memory comes from the system in the first
+  reset_peak_memory();
+  const std::size_t before = memory_stats().live;
+  for (auto _ : state) step();
+  rate(state, "GFLOP/s", 6.0 * static_cast<double>(N) * static_cast<double>(C) * static_cast<double>(V));
+  state.counters["MB"] = (static_cast<double>(memory_stats().peak - before) - static_cast<double>((V + N) * C) * sizeof(float)) * 1e-6;  // beyond the gradients
+  state.counters["MB_of_logits"] = static_cast<double>(N * V) * sizeof(float) * 1e-6;
+}
+BENCHMARK(linear_cross_entropy_both)->Arg(32000)->Arg(50257)->Arg(128256)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+/// The product that its rate is set beside.
+void head_product(benchmark::State& state) {
+  const auto x = randn<float>({N, C}, 1), w = randn<float>({32000, C}, 2);
+  for (auto _ : state) benchmark::DoNotOptimize(linear(x, w).data());
+  rate(state, "GFLOP/s", 2.0 * static_cast<double>(N) * C * 32000);
+}
+BENCHMARK(head_product)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+/// 28 bytes a parameter: weight and both moments read and written, the gradient read.
+void adamw(benchmark::State& state) {
+  constexpr Index n = Index{32} << 20;
+  const auto p = randn<float>({n}, 1), g = randn<float>({n}, 2), m = zeros<float>({n}), v = zeros<float>({n});
+  for (auto _ : state) kernels::adamw_step<float, float, float>(cpu{}, p, {}, g, m, v, {1e-4, 0.9, 0.95, 1e-8, 0.1, 0.1, 0.05}, {});
+  rate(state, "GB/s", 28.0 * static_cast<double>(n));
+}
+BENCHMARK(adamw)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+void fma(benchmark::State& state) {
+  for (auto _ : state) state.counters["GFLOP/s"] = roof::flops(3) * 1e-9;
+}
+BENCHMARK(fma)->Iterations(1);
 
 void bandwidth(benchmark::State& state) {
   for (auto _ : state) state.counters["GB/s read+write"] = roof::memory_bytes() * 1e-9;

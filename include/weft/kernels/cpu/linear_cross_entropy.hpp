@@ -1,5 +1,5 @@
 // Cross entropy of x weight^T against labels without the N x V logits: they are made for so many rows at a time that they fill at most
-// 64 MiB, and become their own gradient at once, so that no product is made twice.
+// 64 MiB, or for 256, and become their own gradient at once, so that no product is made twice.
 #pragma once
 
 #include "weft/kernels/arguments.hpp"
@@ -12,10 +12,11 @@
 namespace weft::inline WEFT_ABI::kernels {
 
 namespace detail {
-/// Rows whose logits are in memory at a time: many, since dweight is read and written once for each such block. It decides bits.
+/// Rows whose logits are in memory at a time: many, since weight is read and dweight read and written once for each such block. It decides
+/// bits.
 inline Index lce_rows(Index V, std::size_t logit_bytes) {
   constexpr Index most_bytes = Index{64} << 20, step = 128;
-  return std::clamp(most_bytes / (std::max<Index>(V, 1) * static_cast<Index>(logit_bytes)) / step * step, step, Index{2048});
+  return std::clamp(most_bytes / (std::max<Index>(V, 1) * static_cast<Index>(logit_bytes)) / step * step, 2 * step, Index{2048});
 }
 
 /// Rows [begin, end) of a matrix.
