@@ -13,13 +13,17 @@ namespace {
 
 constexpr Index N = 1024, C = 768, F = 3072;
 
+/// Of so many units an iteration, 1e9 a second.
+void rate(benchmark::State& state, const char* name, double units) {
+  state.counters[name] = benchmark::Counter(units * 1e-9 * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
+}
+
 /// fn takes x (N, C') and returns a tensor; `passes` reads and writes of x's size that a forward needs at least.
 template <class Fn>
 void forward(benchmark::State& state, Index width, double passes, Fn fn) {
   const auto x = randn<float>({N, width}, 1);
   for (auto _ : state) benchmark::DoNotOptimize(fn(x).data());
-  const double bytes = passes * static_cast<double>(N * width) * sizeof(float) * static_cast<double>(state.iterations());
-  state.counters["GB/s"] = benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsRate);
+  rate(state, "GB/s", passes * static_cast<double>(N * width) * sizeof(float));
 }
 template <class Fn>
 void both(benchmark::State& state, Index width, Fn fn) {
@@ -71,10 +75,6 @@ WEFT_BENCH(rope_, C, 2, rope(reshape(x, {4, N / 4, 12, 64})));
 WEFT_BENCH(linear_, C, 1, linear(x, weights({F, C})));
 WEFT_BENCH(matmul_, C, 1, matmul(x, transpose(weights({F, C}))));
 WEFT_BENCH(attention_, C, 4, [&] { const auto h = reshape(x, {4, N / 4, 12, 64}); return attention(h, h, h); }());
-
-void rate(benchmark::State& state, const char* name, double units) {
-  state.counters[name] = benchmark::Counter(units * 1e-9 * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
-}
 
 /// Loss and gradients of N tokens: three products of (N, C) and (C, V).
 void linear_cross_entropy_both(benchmark::State& state) {

@@ -1,8 +1,8 @@
 // Matrix products as tiles, of real types and any strides. Each element is a chain of multiply-adds (fused from AVX2 on) over pieces of 384
 // along K, and the pieces are added in order; of bf16 the links are pairs along K where the processor multiplies these, and on tile
 // registers all of K is one chain of steps of 32 (gemm_tiles.hpp). Its bits depend on its row, its column and K alone, never on M, N, the
-// batch, the layout, the tiles or the number of threads. oneDNN's dnnl_sgemm, a few hundredths faster on most large shapes and a fifth on
-// the largest, does not have that, so it is a choice of the build.
+// batch, the layout, the tiles or the number of threads. oneDNN's dnnl_sgemm, a little faster on some shapes and slower on others, does not
+// have that, so it is a choice of the build.
 #pragma once
 
 #include <algorithm>
@@ -44,7 +44,8 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
   }
   const TileShapesInUse shapes;
   if (range.b == nullptr && m <= few_rows_most) return few_rows<P>(p, m0, n0, m, n);
-  // Sums go straight to c where nothing is done to them afterwards, else through `sums`: also those that are read again for each piece.
+  // Sums go straight to c where nothing is done to them afterwards, else through `sums`, as do those that a chain goes on from piece after
+  // piece: c's rows may share a few sets of the cache.
   const bool straight = std::is_same_v<TC, T> && p.bias == nullptr && (K <= micro.depth || (p.beta == 0 && micro.later == Into::add));
   const P* const a_as_is = rows_as_is<P>(p);
   const Index n_full = round_up(n, micro.width);
@@ -106,7 +107,7 @@ struct Grid {
   Index m, n;  ///< extents of a tile
 
   /// `shared`: all operands are packed beforehand. Else each tile packs its columns of b, so tiles are as high as can be.
-  Grid(Index M, Index N, Index K, Index batch, bool shared) : m(std::min<Index>(M, 256)), n(std::min<Index>(N, 768)) {
+  Grid(Index M, Index N, Index K, Index batch, bool shared) : m(std::min<Index>(M, 256)), n(std::min<Index>(N, widest)) {
     constexpr double least = 2e6;  // multiply-adds, some 20 us of one core
     // Few rows are weighed as 16: their time goes into reading b. Tiles that pack nothing may be smaller.
     const auto work = [&] { return static_cast<double>(std::max<Index>(m, 16) * n) * static_cast<double>(K); };
@@ -121,12 +122,13 @@ struct Grid {
     n = std::min(N, round_up(pieces(N, std::max<Index>(1, pieces(N, n))), 48));
   }
   /// As large as can be with eight of them, of whole blocks of tile registers.
-  Grid(Index M, Index N) : n(round_up(pieces(N, pieces(N, 768)), 32)) {
+  Grid(Index M, Index N) : n(round_up(pieces(N, pieces(N, widest)), 32)) {
     m = std::min<Index>(256, round_up(pieces(M, pieces(8, pieces(N, n))), 32));
   }
   Index count(Index M, Index N) const { return pieces(M, m) * pieces(N, n); }
 
   static constexpr Index least_tiles = 16;  ///< enough for a few cores to share evenly
+  static constexpr Index widest = 768;
 };
 
 /// Packs b, and a where it must be, once for all tiles, as much of them at a time as buffers of a few MiB hold. While the tiles of
@@ -140,7 +142,7 @@ void multiply_shared(const Problem<TA, TB, TC>& p) {
   const bool odd = p.K % group<P> != 0, as_is = rows_as_is<P>(p) != nullptr;
   // Tile registers are so fast that what passes through memory counts: sums of parts of K, a that was packed. So large tiles turn their own
   // rows of a there, unless others read these too and all fits one part.
-  const bool own_rows = rows_in_a_line<P>() && !as_is && (p.N <= std::min<Index>(768, 2 * p.M) || (K <= 2048 && (p.M + p.N) * K > most / 2));
+  const bool own_rows = rows_in_a_line<P>() && !as_is && (p.N <= std::min(Grid::widest, 2 * p.M) || (K <= 2048 && (p.M + p.N) * K > most / 2));
   const Grid grid = own_rows ? Grid(p.M, p.N) : Grid(p.M, p.N, p.K, 1, true);
   const Index n_tiles = pieces(p.N, grid.n), m_tiles = pieces(p.M, grid.m), width = round_up(grid.n, micro.width);
   const bool pack_a = !as_is && !own_rows && (p.M + n_tiles * width) * micro.depth <= most;

@@ -29,9 +29,7 @@ WEFT_AVX512 void columns_avx512(Index k, const T* a, Index a_row, Index a_k, con
   for (; i + 16 <= k; i += 16) {
     Vec x[16], u[16];  // x: a column each, at last a row of b each
 #pragma GCC unroll 16
-    for (int j = 0; j < 16; ++j) {
-      x[j] = *reinterpret_cast<const Memory*>(b + j * b_n + i);
-    }
+    for (int j = 0; j < 16; ++j) x[j] = *reinterpret_cast<const Memory*>(b + j * b_n + i);
 #pragma GCC unroll 4
     for (int j = 0; j < 16; j += 4) {  // 4 x 4 within each quarter of the vectors
       const Vec low0 = __builtin_shufflevector(x[j], x[j + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
@@ -56,8 +54,9 @@ WEFT_AVX512 void columns_avx512(Index k, const T* a, Index a_row, Index a_k, con
     }
 #pragma GCC unroll 16
     for (int l = 0; l < 16; ++l) {
-      __builtin_prefetch(b + l * b_n + i + 32, 0, 3);
-      __builtin_prefetch(b + (l + 16) * b_n + i, 0, 2);  // of the next strip: sixteen streams are more than the processor looks ahead for
+      // Sixteen streams are more than the processor looks ahead for. Here and there a line: sixteen at once would fill its buffers.
+      __builtin_prefetch(b + l * b_n + i + 32, 0, 3);     // soon
+      __builtin_prefetch(b + (l + 16) * b_n + i, 0, 2);  // of the next strip
 #pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) { WEFT_ADD_PRODUCT(sum[r], x[l], a[r * a_row + (i + l) * a_k]); }
     }
