@@ -23,7 +23,7 @@ inline void multiply_pairs(Index rows, Index columns, Index pairs, const Pair* a
     wide = micro.panel(columns - j);
     gemm::row_blocks(micro, rows, [&](Index i, Index, int log) {
       micro.block[wide / micro.width - 1][log](pairs, a + i * a_row, a_row, 1, b + j, b_row, c + i * c_row + j, c_row,
-                                               add ? gemm::Into::resume : gemm::Into::assign);
+                                               add ? gemm::Into::resume : gemm::Into::assign, b);
     });
   }
 }

@@ -81,12 +81,13 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
         if (a_as_is) a_row = p.a_m / group<P>, a_k = p.a_k;
         else if (interleaved<P>(pack_a ? m : p.M, p.a_m)) a_row = 1, a_k = high;
         const P* const from = a_as_is ? a_as_is + (m0 + i) * a_row + k0 * a_k : packed + i * k;
+        const P* const next = range.b ? b + wide * k + i / micro.rows * (wide * k / pieces(m, micro.rows)) : b;  // its share of the next panel
         const auto block = micro.block[wide / micro.width - 1][log];
         if constexpr (std::is_same_v<TC, T>)
           if (done > j)
             return block(k, from, a_row, a_k, b, wide, p.c + (m0 + i) * p.c_m + n0 + j, p.c_m,
-                         !first ? micro.later : p.beta ? Into::add : Into::assign);
-        block(k, from, a_row, a_k, b, wide, sums + i * n_sums + j, n_sums, first ? Into::assign : micro.later);
+                         !first ? micro.later : p.beta ? Into::add : Into::assign, next);
+        block(k, from, a_row, a_k, b, wide, sums + i * n_sums + j, n_sums, first ? Into::assign : micro.later, next);
       });
     }
     // In whole rows: the lines of one block's results would lie in as many pages as it has rows.

@@ -88,7 +88,7 @@ void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n
           Index a_row = K, a_k = 1;
           if (a_as_is) a_row = p.a_m / group<P>, a_k = p.a_k, from = a_as_is + (m0 + i) * a_row + k0 * a_k;
           micro.block[wide / micro.width - 1][log](k, from, a_row, a_k, b, b_k, into + i * n_full + j, n_full,
-                                                   in_piece == 0 ? Into::assign : Into::resume);
+                                                   in_piece == 0 ? Into::assign : Into::resume, b);
         });
       }
       if (k0 >= depth && (in_piece + step == depth || k0 + step >= K)) {

@@ -18,10 +18,11 @@ template <class T> using sum_t = std::conditional_t<std::is_same_v<T, Pair>, flo
 /// What happens to c: it is overwritten, added to, or is the sum so far that the chain goes on from.
 enum class Into { assign, add, resume };
 
-/// c (rows, columns) from a b. a is read at a[r * a_row + i * a_k]; row i of b starts at b + i * b_k.
+/// c (rows, columns) from a b. a is read at a[r * a_row + i * a_k]; row i of b starts at b + i * b_k. Meanwhile lines from `next` on are
+/// fetched, one for every four of k, for the calls after this one.
 template <class T>
-using Micro = void (*)(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_k, sum_t<T>* c, Index c_row,
-                       Into into);
+using Micro = void (*)(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_k, sum_t<T>* c, Index c_row, Into into,
+                       const T* next);
 
 /// The blocks of one instruction set.
 template <class T>
@@ -41,53 +42,65 @@ struct MicroKernels {
   }
 };
 
-// A macro, because an inlined body may not hold an instruction that its own function's target lacks. The fma is spelled
-// out because the build forbids contraction, in assembly because <immintrin.h> takes longer to compile than this file. Four steps
-// along K at a time: a loop's own additions take places of multiply-adds on processors that do both in one port.
-#define WEFT_GEMM_MICRO(NAME, TARGET, BYTES, FMA_FLOAT, FMA_DOUBLE)                                                    \
-  template <class T, int Rows, int Vectors>                                                                            \
-  TARGET void NAME(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_k, sum_t<T>* c, Index c_row,       \
-                   Into into) {                                                                                        \
-    typedef sum_t<T> S;                                                                                                \
-    typedef S Vec __attribute__((vector_size(BYTES)));                                                                 \
-    typedef S Memory __attribute__((vector_size(BYTES), aligned(alignof(T)), may_alias));                              \
-    typedef std::uint32_t Words __attribute__((vector_size(BYTES)));                                                   \
-    constexpr int width = BYTES / static_cast<int>(sizeof(T));                                                         \
-    if (k >= 256)                                                                                                      \
-      _Pragma("GCC unroll 8") for (int r = 0; r < Rows; ++r)                                                           \
-        _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v) __builtin_prefetch(c + r * c_row + v * width, 1);    \
-    Vec sum[Rows][Vectors];                                                                                            \
-    _Pragma("GCC unroll 8") for (int r = 0; r < Rows; ++r)                                                             \
-      _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v) sum[r][v] = Vec{};                                     \
-    if (into == Into::resume)                                                                                          \
-      _Pragma("GCC unroll 8") for (int r = 0; r < Rows; ++r)                                                           \
-        _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v)                                                      \
-          sum[r][v] = *reinterpret_cast<const Memory*>(c + r * c_row + v * width);                                     \
-    _Pragma("GCC unroll 4") for (Index i = 0; i < k; ++i, a += a_k, b += b_k) {                                        \
-      Vec b_v[Vectors];                                                                                                \
-      _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v)                                                        \
-        b_v[v] = *reinterpret_cast<const Memory*>(b + v * width);                                                      \
-      _Pragma("GCC unroll 8") for (int r = 0; r < Rows; ++r) {                                                         \
-        if constexpr (std::is_same_v<T, Pair>) {                                                                       \
-          std::uint32_t word;                                                                                          \
-          __builtin_memcpy(&word, a + r * a_row, 4);                                                                   \
-          const Words a_r = word - Words{};                                                                            \
-          _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v) { WEFT_FMA_PAIR(sum[r][v], a_r, b_v[v]); }         \
-        } else {                                                                                                       \
-          const Vec a_r = a[r * a_row] - Vec{};                                                                        \
-          _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v) {                                                  \
-            if constexpr (sizeof(T) == 4) { FMA_FLOAT(sum[r][v], a_r, b_v[v]); }                                       \
-            else { FMA_DOUBLE(sum[r][v], a_r, b_v[v]); }                                                               \
-          }                                                                                                            \
-        }                                                                                                              \
-      }                                                                                                                \
-    }                                                                                                                  \
-    _Pragma("GCC unroll 8") for (int r = 0; r < Rows; ++r)                                                             \
-      _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v) {                                                      \
-        auto* to = reinterpret_cast<Memory*>(c + r * c_row + v * width);                                               \
-        *to = into == Into::add ? *to + sum[r][v] : sum[r][v];                                                         \
-      }                                                                                                                \
-  }
+// Macros, because an inlined body may not hold an instruction that its own function's target lacks. The fma is spelled
+// out because the build forbids contraction, in assembly because <immintrin.h> takes longer to compile than this file.
+
+// One step along K. The empty assembly keeps g++ from addresses of its own for each of four steps, more than there are registers.
+#define WEFT_GEMM_STEP(FMA_FLOAT, FMA_DOUBLE)                                                                                                  \
+{                                                                                                                                              \
+  Vec b_v[Vectors];                                                                                                                            \
+  _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v) b_v[v] = *reinterpret_cast<const Memory*>(b + v * width);                          \
+  _Pragma("GCC unroll 8") for (int r = 0; r < Rows; ++r) {                                                                                     \
+    if constexpr (std::is_same_v<T, Pair>) {                                                                                                   \
+      std::uint32_t word;                                                                                                                      \
+      __builtin_memcpy(&word, a + r * a_row, 4);                                                                                               \
+      const Words a_r = word - Words{};                                                                                                        \
+      _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v) { WEFT_FMA_PAIR(sum[r][v], a_r, b_v[v]); }                                     \
+    } else {                                                                                                                                   \
+      const Vec a_r = a[r * a_row] - Vec{};                                                                                                    \
+      _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v) {                                                                              \
+        if constexpr (sizeof(T) == 4) { FMA_FLOAT(sum[r][v], a_r, b_v[v]); }                                                                   \
+        else { FMA_DOUBLE(sum[r][v], a_r, b_v[v]); }                                                                                           \
+      }                                                                                                                                        \
+    }                                                                                                                                          \
+  }                                                                                                                                            \
+  a += a_k, b += b_k;                                                                                                                          \
+  __asm__("" : "+r"(a), "+r"(b));                                                                                                              \
+}
+
+// Four steps at a time: a loop's own additions take places of multiply-adds on processors that do both in one port. Fetches are spread
+// among them: many at once would hold up the loads of b, which come from the second cache.
+#define WEFT_GEMM_MICRO(NAME, TARGET, BYTES, FMA_FLOAT, FMA_DOUBLE)                                                                            \
+template <class T, int Rows, int Vectors>                                                                                                      \
+TARGET void NAME(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_k, sum_t<T>* c, Index c_row, Into into, const T* next) {     \
+  typedef sum_t<T> S;                                                                                                                          \
+  typedef S Vec __attribute__((vector_size(BYTES)));                                                                                           \
+  typedef S Memory __attribute__((vector_size(BYTES), aligned(alignof(T)), may_alias));                                                        \
+  typedef std::uint32_t Words __attribute__((vector_size(BYTES)));                                                                             \
+  constexpr int width = BYTES / static_cast<int>(sizeof(T));                                                                                   \
+  Vec sum[Rows][Vectors];                                                                                                                      \
+  _Pragma("GCC unroll 8") for (int r = 0; r < Rows; ++r)                                                                                       \
+    _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v) sum[r][v] = Vec{};                                                               \
+  if (into == Into::resume)                                                                                                                    \
+    _Pragma("GCC unroll 8") for (int r = 0; r < Rows; ++r)                                                                                     \
+      _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v)                                                                                \
+        sum[r][v] = *reinterpret_cast<const Memory*>(c + r * c_row + v * width);                                                               \
+  const S *c_next = c, *const c_end = c + Rows * c_row;                                                                                        \
+  for (const Index k_whole = k - k % 4; k > k_whole; --k) WEFT_GEMM_STEP(FMA_FLOAT, FMA_DOUBLE)                                                \
+  for (; k > 0; k -= 4, next += 64 / sizeof(T)) {                                                                                              \
+    __builtin_prefetch(next);                                                                                                                  \
+    if (c_next != c_end) {                                                                                                                     \
+      _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v) __builtin_prefetch(c_next + v * width, 1);                                     \
+      c_next += c_row;                                                                                                                         \
+    }                                                                                                                                          \
+    _Pragma("GCC unroll 4") for (int step = 0; step < 4; ++step) WEFT_GEMM_STEP(FMA_FLOAT, FMA_DOUBLE)                                         \
+  }                                                                                                                                            \
+  _Pragma("GCC unroll 8") for (int r = 0; r < Rows; ++r)                                                                                       \
+    _Pragma("GCC unroll 8") for (int v = 0; v < Vectors; ++v) {                                                                                \
+      auto* to = reinterpret_cast<Memory*>(c + r * c_row + v * width);                                                                         \
+      *to = into == Into::add ? *to + sum[r][v] : sum[r][v];                                                                                   \
+    }                                                                                                                                          \
+}
 
 #define WEFT_MULTIPLY_ADD(sum, x, y) sum += x * y
 #define WEFT_FMA_PAIR(sum, x, y) __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(x), "v"(y))
@@ -103,5 +116,6 @@ WEFT_GEMM_MICRO(micro_avx512, WEFT_AVX512, 64, WEFT_FMA_FLOAT, WEFT_FMA_DOUBLE)
 #endif
 #undef WEFT_FMA_PAIR
 #undef WEFT_GEMM_MICRO
+#undef WEFT_GEMM_STEP
 
 }  // namespace weft::inline WEFT_ABI::kernels::gemm

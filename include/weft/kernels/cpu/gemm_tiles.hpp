@@ -45,7 +45,7 @@ WEFT_TILES inline void use_tile_shapes(const TileShapes& shapes) {
 
 /// A block of High rows and 16 Vectors columns: see Micro. a's rows lie one after the other: a_k is 1.
 template <int High, int Vectors>
-WEFT_TILES void micro_tiles(Index k, const Pair* a, Index a_row, Index, const Pair* b, Index b_k, float* c, Index c_row, Into into) {
+WEFT_TILES void micro_tiles(Index k, const Pair* a, Index a_row, Index, const Pair* b, Index b_k, float* c, Index c_row, Into into, const Pair*) {
   constexpr int rows = High < 16 ? High : 16;
   constexpr bool two_rows = High == 32, two_columns = Vectors == 2;
   use_tile_shapes(tile_shapes<rows, 16>);
