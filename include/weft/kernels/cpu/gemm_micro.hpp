@@ -18,8 +18,8 @@ template <class T> using sum_t = std::conditional_t<std::is_same_v<T, Pair>, flo
 /// What happens to c: it is overwritten, added to, or is the sum so far that the chain goes on from.
 enum class Into { assign, add, resume };
 
-/// c (rows, columns) from a b. a is read at a[r * a_row + i * a_k]; row i of b starts at b + i * b_k. Meanwhile lines from `next` on are
-/// fetched, one for every four of k, for the calls after this one.
+/// c (rows, columns) from a b. a is read at a[r * a_row + i * a_k]; row i of b starts at b + i * b_k. Meanwhile a few lines from `next` on are
+/// fetched for the calls after this one.
 template <class T>
 using Micro = void (*)(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_k, sum_t<T>* c, Index c_row, Into into,
                        const T* next);

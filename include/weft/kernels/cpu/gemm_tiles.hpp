@@ -45,7 +45,7 @@ WEFT_TILES inline void use_tile_shapes(const TileShapes& shapes) {
 
 /// A block of High rows and 16 Vectors columns: see Micro. a's rows lie one after the other: a_k is 1.
 template <int High, int Vectors>
-WEFT_TILES void micro_tiles(Index k, const Pair* a, Index a_row, Index, const Pair* b, Index b_k, float* c, Index c_row, Into into, const Pair*) {
+WEFT_TILES void micro_tiles(Index k, const Pair* a, Index a_row, Index, const Pair* b, Index b_k, float* c, Index c_row, Into into, const Pair* next) {
   constexpr int rows = High < 16 ? High : 16;
   constexpr bool two_rows = High == 32, two_columns = Vectors == 2;
   use_tile_shapes(tile_shapes<rows, 16>);
@@ -80,7 +80,11 @@ WEFT_TILES void micro_tiles(Index k, const Pair* a, Index a_row, Index, const Pa
     }
   };
   Index i = 0;
-  for (; i + tile_pairs <= k; i += tile_pairs) step(a + i, a_row, b + i * b_k, b_k);
+  for (; i + tile_pairs <= k; i += tile_pairs, next += 32) {
+    __builtin_prefetch(next, 0, 2);  // into the second cache: the first has as much to do as it can
+    __builtin_prefetch(next + 16, 0, 2);
+    step(a + i, a_row, b + i * b_k, b_k);
+  }
   if (i < k) {
     alignas(64) Pair x[High * tile_pairs] = {}, y[tile_pairs * 16 * Vectors] = {};
     for (Index r = 0; r < High; ++r)
