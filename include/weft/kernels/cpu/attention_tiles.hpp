@@ -75,7 +75,7 @@ struct KeyPairs {
 /// turned (D, 32): its rows run along the keys, in pairs.
 inline void turn_keys(const In<bf16, cpu>& x, const Columns& columns, Index first, Index count, Pair* turned) {
   const KeyRows<bf16> rows(x, columns, first, count);
-  gemm::turn_pairs(turned, rows.data, rows.width, (count + 1) / 2, x.strides[1], count % 2 != 0, block / 2);
+  gemm::turn_pairs(turned, block / 2, rows.data, rows.width, (count + 1) / 2, x.strides[1], count % 2 != 0);
 }
 
 /// The scores of the columns that the mask leaves, of a block of keys, times scale; or without it.

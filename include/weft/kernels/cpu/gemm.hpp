@@ -54,13 +54,14 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
   T* sums = range.sums ? range.sums : scratch.data();
   const Index k_most = std::min(K, micro.depth);
   const bool pack_a = !a_as_is && range.a == nullptr;
-  const Scratch<P> rows(pack_a ? m * k_most : 0), panel(range.b ? 0 : k_most * micro.columns());
+  const Scratch<P> rows(pack_a ? m * packed_row<P>(k_most) : 0), panel(range.b ? 0 : k_most * micro.columns());
 
   for (Index k0 = range.begin; k0 < range.end; k0 += micro.depth) {
-    const Index k = std::min(micro.depth, range.end - k0);
+    const Index k = std::min(micro.depth, range.end - k0), row = packed_row<P>(k);
     const bool first = k0 == 0, last = k0 + k == K;
     if (pack_a) pack_rows(rows.data(), p.a + m0 * p.a_m + group<P> * k0 * p.a_k, m, k, p.a_m, p.a_k, micro.rows, odd && last);
-    const P* const packed = pack_a ? rows.data() : range.a ? range.a + (k0 - range.begin) * p.M + m0 * k : nullptr;
+    const P* packed = rows.data();
+    if (range.a) packed = range.a + (k0 - range.begin) / micro.depth * p.M * packed_row<P>(micro.depth) + m0 * row;
 
     Index done = 0;  // columns that went straight to c
     for (Index j = 0, wide = 0; j < n; j += wide) {
@@ -77,10 +78,10 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
       row_blocks(micro, m, [&](Index i, Index high, int log) {
         if (!range.b && next_columns > 0)
           fetch_columns(p.b + group<P> * next_k * p.b_k + next_n * p.b_n, next_rows, next_columns, p.b_k, p.b_n, i / micro.rows, pieces(m, micro.rows));
-        Index a_row = k, a_k = 1;
+        Index a_row = row, a_k = 1;
         if (a_as_is) a_row = p.a_m / group<P>, a_k = p.a_k;
         else if (interleaved<P>(pack_a ? m : p.M, p.a_m)) a_row = 1, a_k = high;
-        const P* const from = a_as_is ? a_as_is + (m0 + i) * a_row + k0 * a_k : packed + i * k;
+        const P* const from = a_as_is ? a_as_is + (m0 + i) * a_row + k0 * a_k : packed + i * row;
         const P* const next = range.b ? b + wide * k + i / micro.rows * (wide * k / pieces(m, micro.rows)) : b;  // its share of the next panel
         const auto block = micro.block[wide / micro.width - 1][log];
         if constexpr (std::is_same_v<TC, T>)
@@ -151,7 +152,8 @@ void multiply_shared(const Problem<TA, TB, TC>& p) {
   const Index at_once = std::min(n_tiles, pieces(own_rows ? 4 : Grid::least_tiles, m_tiles));
   const Index depth = std::min(K, std::max<Index>(1, (pack_a ? most / 2 / (p.M + n_tiles * width) : most / (at_once * width)) / micro.depth) * micro.depth);
   const Index slice = pack_a ? n_tiles : std::clamp<Index>(most / (width * depth), 1, n_tiles);
-  const Index depths = pieces(K, depth), parts = pieces(n_tiles, slice) * depths, a_size = pack_a ? p.M * depth : 0, b_size = slice * width * depth;
+  const Index depths = pieces(K, depth), parts = pieces(n_tiles, slice) * depths;
+  const Index a_piece = p.M * packed_row<P>(micro.depth), a_size = pack_a ? pieces(depth, micro.depth) * a_piece : 0, b_size = slice * width * depth;
   const Scratch<P> packed(std::min<Index>(parts, 2) * (a_size + b_size));
   const Scratch<T> sums(depth < K ? slice * m_tiles * grid.m * sums_row(width) : 0);
   // Pieces of packing: long rows of b where there are enough of them.
@@ -174,8 +176,8 @@ void multiply_shared(const Problem<TA, TB, TC>& p) {
     const bool last = odd && k0 + k == K;
     if (i < a_pieces) {
       const Index m0 = i / k_pieces * rows;
-      return pack_rows(to.a + (k0 - to.begin) * p.M + m0 * k, p.a + m0 * p.a_m + group<P> * k0 * p.a_k, std::min(rows, p.M - m0), k, p.a_m, p.a_k,
-                       micro.rows, last);
+      return pack_rows(to.a + i % k_pieces * a_piece + m0 * packed_row<P>(k), p.a + m0 * p.a_m + group<P> * k0 * p.a_k, std::min(rows, p.M - m0), k,
+                       p.a_m, p.a_k, micro.rows, last);
     }
     const Index t = (i - a_pieces) / k_pieces % slice, j = (i - a_pieces) / k_pieces / slice * columns;
     const Index n0 = (to.first + t) * grid.n, n = std::min(grid.n, p.N - n0);

@@ -59,7 +59,8 @@ void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n
   const bool along_rows = p.b_n == 1, b_as_is = std::is_same_v<TB, P> && along_rows;
   const Index step = !along_rows ? (micro.depth % 96 == 0 ? 96 : 64) : b_as_is ? 64 : 16;  // each divides micro.depth
   const Index n_full = round_up(n, micro.width);
-  const Scratch<P> rows(a_as_is ? 0 : m * K), panel(step * micro.columns());
+  const Index row = packed_row<P>(K);
+  const Scratch<P> rows(a_as_is ? 0 : m * row), panel(step * micro.columns());
   const Scratch<T> sums(m * n_full), part(depth < K ? m * n_full : 0);
   // Blocks of one row: one after the other, whatever a's strides.
   if (!a_as_is) pack_rows(rows.data(), p.a + m0 * p.a_m, m, K, p.a_m, p.a_k, 1, odd);
@@ -84,8 +85,8 @@ void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n
           if (b_as_is && valid == wide) b = source, b_k = p.b_k;
         if (b == panel.data()) pack_columns(panel.data(), source, k, valid, p.b_k, p.b_n, micro, 0, valid, odd && k0 + k == K);
         row_blocks(micro, m, [&](Index i, Index, int log) {
-          const P* from = rows.data() + i * K + k0;
-          Index a_row = K, a_k = 1;
+          const P* from = rows.data() + i * row + k0;
+          Index a_row = row, a_k = 1;
           if (a_as_is) a_row = p.a_m / group<P>, a_k = p.a_k, from = a_as_is + (m0 + i) * a_row + k0 * a_k;
           micro.block[wide / micro.width - 1][log](k, from, a_row, a_k, b, b_k, into + i * n_full + j, n_full,
                                                    in_piece == 0 ? Into::assign : Into::resume, b);

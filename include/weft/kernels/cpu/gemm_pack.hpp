@@ -194,7 +194,7 @@ bool interleaved(Index m, Index a_m) {
 }
 
 /// Rows of k pairs, to_row apart, where the source runs along m: pairs are made of its lines, then turned.
-inline void turn_pairs(Pair* to, const bf16* from, Index m, Index k, Index a_k, bool odd, Index to_row) {
+inline void turn_pairs(Pair* to, Index to_row, const bf16* from, Index m, Index k, Index a_k, bool odd) {
   simd([=]() WEFT_INLINE {
     constexpr Index high = 64, deep = 8;
     alignas(64) Pair lines[deep * high];
@@ -207,21 +207,29 @@ inline void turn_pairs(Pair* to, const bf16* from, Index m, Index k, Index a_k, 
   });
 }
 
-/// Packs a (m, k), element (r, i) at from[r * a_m + i * a_k]: rows one after the other, or, where a runs along m, in
+/// Elements from one packed row of k to the next. Tile registers read 16 rows at a time: an odd number of lines apart, or all would lie in
+/// one bank of the cache.
+template <class P>
+Index packed_row(Index k) {
+  return rows_in_a_line<P>() ? 16 * (((k + 15) / 16) | 1) : k;
+}
+
+/// Packs a (m, k), element (r, i) at from[r * a_m + i * a_k]: rows packed_row apart, or, where a runs along m, in
 /// blocks of `rows` rows, the last ones of smaller powers of two.
 template <class T, class S>
 void pack_rows(T* to, const S* from, Index m, Index k, Index a_m, Index a_k, Index rows, bool odd = false) {
+  const Index to_row = packed_row<T>(k);
   if constexpr (std::is_same_v<T, Pair>)
-    if (a_m == 1 && m > 1 && rows_in_a_line<T>()) return turn_pairs(to, from, m, k, a_k, odd, k);
+    if (a_m == 1 && m > 1 && rows_in_a_line<T>()) return turn_pairs(to, to_row, from, m, k, a_k, odd);
   const bool in_blocks = interleaved<T>(m, a_m);
   simd([=]() WEFT_INLINE {
     if constexpr (std::is_same_v<T, Pair>) {
       if (!in_blocks) {
-        for (Index r = 0; r < m; ++r) copy_pairs(to + r * k, 1, from + r * a_m, a_k, 1, k, 1, odd);
+        for (Index r = 0; r < m; ++r) copy_pairs(to + r * to_row, 1, from + r * a_m, a_k, 1, k, 1, odd);
         return;
       }
     } else if (!in_blocks) {
-      return copy_block(to, k, from, a_m, a_k, m, k);
+      return copy_block(to, to_row, from, a_m, a_k, m, k);
     }
     constexpr Index step = 16;
     for (Index i = 0; i < k; i += step)
