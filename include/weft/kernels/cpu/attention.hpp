@@ -270,8 +270,8 @@ void attention_forward(cpu, In<T, cpu> q, In<T, cpu> k, In<T, cpu> v, Out<T, cpu
   const attention::Sizes n(q, k, options, starts);
   if (n.B * n.Tq * n.H == 0) return;
   const Index blocks = n.column_blocks();
-  // A head's blocks in as few parts as keep many cores busy: each part packs its keys.
-  const Index parts = std::clamp<Index>(gemm::pieces(64, n.B * n.K), 1, blocks);
+  // A head's blocks in as few parts as keep all threads busy: each part packs its keys, and where they lie changes no bit.
+  const Index parts = std::clamp<Index>(gemm::pieces(8 * threads(), n.B * n.K), 1, blocks);
   parallel(n.B * n.K * parts, [&](Index i) {
     // Long ones first: later queries see more keys.
     const Index b = i / parts / n.K, kv_head = i / parts % n.K, part = parts - 1 - i % parts, begin = part * blocks / parts, end = (part + 1) * blocks / parts;
