@@ -7,6 +7,7 @@
 
 #include "weft/core/scratch.hpp"
 #include "weft/kernels/arguments.hpp"
+#include "weft/kernels/cpu/attention_block.hpp"
 #include "weft/kernels/cpu/attention_softmax.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {

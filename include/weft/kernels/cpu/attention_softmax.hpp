@@ -2,7 +2,7 @@
 // across vector lanes.
 #pragma once
 
-#include "weft/kernels/cpu/attention_block.hpp"
+#include "weft/kernels/cpu/attention_product.hpp"
 #include "weft/kernels/math.hpp"
 
 namespace weft::inline WEFT_ABI::kernels::attention {

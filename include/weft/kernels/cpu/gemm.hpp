@@ -109,12 +109,14 @@ struct Grid {
   Index m, n;  ///< extents of a tile
 
   /// `shared`: all operands are packed beforehand. Else each tile packs its columns of b, so tiles are as high as can be.
-  Grid(Index M, Index N, Index K, Index batch, bool shared) : m(std::min<Index>(M, 256)), n(std::min<Index>(N, widest)) {
+  static Grid balanced(Index M, Index N, Index K, Index batch, bool shared) {
+    Grid tile{std::min<Index>(M, 256), std::min<Index>(N, widest)};
+    Index &m = tile.m, &n = tile.n;
     constexpr double least = 2e6;  // multiply-adds, some 20 us of one core
     // Few rows are weighed as 16: their time goes into reading b. Tiles that pack nothing may be smaller.
     const auto work = [&] { return static_cast<double>(std::max<Index>(m, 16) * n) * static_cast<double>(K); };
     // Tiles that read long columns of b from beyond the cache stay higher.
-    while (batch * count(M, N) < (!shared ? 1 : K > 2048 ? 2 : 3) * least_tiles && work() >= least) {
+    while (batch * tile.count(M, N) < (!shared ? 1 : K > 2048 ? 2 : 3) * least_tiles && work() >= least) {
       if (n > 48 && (!shared || n >= m * 3)) n = n / 2;
       else if (m > 8) m = m / 2;
       else break;
@@ -122,10 +124,12 @@ struct Grid {
     // Even tiles, of whole blocks and panels of AVX-512; on tile registers they end in smaller ones.
     m = std::min(M, round_up(pieces(M, std::max<Index>(1, pieces(M, m))), 8));
     n = std::min(N, round_up(pieces(N, std::max<Index>(1, pieces(N, n))), 48));
+    return tile;
   }
   /// As large as can be with eight of them, of whole blocks of tile registers.
-  Grid(Index M, Index N) : n(round_up(pieces(N, pieces(N, widest)), 32)) {
-    m = std::min<Index>(256, round_up(pieces(M, pieces(8, pieces(N, n))), 32));
+  static Grid largest(Index M, Index N) {
+    const Index width = round_up(pieces(N, pieces(N, widest)), 32);
+    return {std::min<Index>(256, round_up(pieces(M, pieces(8, pieces(N, width))), 32)), width};
   }
   Index count(Index M, Index N) const { return pieces(M, m) * pieces(N, n); }
 
@@ -145,7 +149,7 @@ void multiply_shared(const Problem<TA, TB, TC>& p) {
   // Tile registers are so fast that what passes through memory counts: sums of parts of K, a that was packed. So large tiles turn their own
   // rows of a there, unless others read these too and all fits one part.
   const bool own_rows = rows_in_a_line<P>() && !as_is && (p.N <= std::min(Grid::widest, 2 * p.M) || (K <= 2048 && (p.M + p.N) * K > most / 2));
-  const Grid grid = own_rows ? Grid(p.M, p.N) : Grid(p.M, p.N, p.K, 1, true);
+  const Grid grid = own_rows ? Grid::largest(p.M, p.N) : Grid::balanced(p.M, p.N, p.K, 1, true);
   const Index n_tiles = pieces(p.N, grid.n), m_tiles = pieces(p.M, grid.m), width = round_up(grid.n, micro.width);
   const bool pack_a = !as_is && !own_rows && (p.M + n_tiles * width) * micro.depth <= most;
   // A part is `depth` of K by `slice` of the tiles' columns: all of them with a, else as deep as can be with enough tiles, of large ones four.
@@ -203,7 +207,7 @@ void multiply_panels(Index batch, Index M, Index N, Index K, GetProblem problem)
 #if defined(WEFT_ONEDNN)
   if constexpr (std::is_same_v<decltype(problem(0)), Problem<float, float, float>>)
     if (onednn_takes(problem(0))) {
-      const Grid tiled(M, N, K, batch, true);
+      const Grid tiled = Grid::balanced(M, N, K, batch, true);
       const Index rows = pieces(M, tiled.m), count = tiled.count(M, N);
       return parallel(batch * count, [&](Index i) {
         const Index m0 = i % count % rows * tiled.m, n0 = i % count / rows * tiled.n;
@@ -212,11 +216,11 @@ void multiply_panels(Index batch, Index M, Index N, Index K, GetProblem problem)
     }
 #endif
   // Packing beforehand gains nothing where a single row of tiles reads a as it is.
-  if (K > 0 && (batch == 1 || Grid(M, N, K, 1, true).count(M, N) >= Grid::least_tiles) && (M > 256 || (M > few_rows_most && !rows_as_is<P>(problem(0))))) {
+  if (K > 0 && (batch == 1 || Grid::balanced(M, N, K, 1, true).count(M, N) >= Grid::least_tiles) && (M > 256 || (M > few_rows_most && !rows_as_is<P>(problem(0))))) {
     for (Index i = 0; i < batch; ++i) multiply_shared<P>(problem(i));
     return;
   }
-  const Grid grid(M, N, K, batch, false);
+  const Grid grid = Grid::balanced(M, N, K, batch, false);
   const Index m_tiles = pieces(M, grid.m), tiles = grid.count(M, N);
   parallel(batch * tiles, [&](Index i) {
     const Index m0 = i % tiles % m_tiles * grid.m, n0 = i % tiles / m_tiles * grid.n;

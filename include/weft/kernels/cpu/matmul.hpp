@@ -74,7 +74,7 @@ void grouped_matmul(cpu, In<TA, cpu> x, In<TB, cpu> w, In<std::int64_t, cpu> off
   assert(x.shape[1] == K && y.shape[1] == M && y.shape[0] == x.shape[0] && offsets.numel() == E + 1);
   assert(M <= 1 || y.strides[1] == 1);
   if (x.shape[0] == 0 || M == 0 || E == 0) return;
-  const gemm::Grid grid(gemm::pieces(x.shape[0], E), M, K, E, false);
+  const gemm::Grid grid = gemm::Grid::balanced(gemm::pieces(x.shape[0], E), M, K, E, false);
   const Index n_tiles = gemm::pieces(M, grid.n);
   const auto m_tiles = [&](Index e) { return gemm::pieces(offsets.data[e + 1] - offsets.data[e], grid.m); };
   Index tiles = 0;
@@ -108,7 +108,7 @@ void grouped_matmul_weight_gradient(cpu, In<TA, cpu> x, In<TB, cpu> dy, In<std::
   const Index E = dw.shape[0], K = dw.shape[1], M = dw.shape[2], N = x.shape[0];
   assert(x.shape[1] == K && dy.shape[1] == M && dy.shape[0] == N && offsets.numel() == E + 1);
   if (E == 0 || K == 0 || M == 0) return;
-  const gemm::Grid grid(K, M, gemm::pieces(N, E), E, false);
+  const gemm::Grid grid = gemm::Grid::balanced(K, M, gemm::pieces(N, E), E, false);
   const Index m_tiles = gemm::pieces(K, grid.m), tiles = grid.count(K, M);
   parallel(E * tiles, [&](Index i) {
     const Index e = i / tiles, row = offsets.data[e], rows = offsets.data[e + 1] - row;
