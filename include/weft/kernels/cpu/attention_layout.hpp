@@ -152,7 +152,7 @@ class KeyBlocks {
  private:
   void pack(Index j, Index count, S* to) const { pack_rows<T>(KeyRows<T>(x_, columns_, j, count), 1, to, width_); }
 
-  static constexpr Index most = Index{1} << 19;  // elements that are packed at once
+  static constexpr Index most = Index{1} << 21;  // elements that are packed at once: keys and values 16 MiB of a thread
 
   const In<T, cpu> x_;
   const Columns& columns_;
