@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <tuple>
 
 #include "support.hpp"
 
@@ -285,8 +286,8 @@ TEMPLATE_TEST_CASE("attention gives the same bits for any number of threads", "[
 }
 
 TEST_CASE("keys that lie far apart, in a fused tensor, give the bits of those that lie together", "[attention]") {
-  // Packed a block at a time, and where a head's blocks of queries are several, all at once.
-  const auto [T, H] = GENERATE(std::pair<Index, Index>{2100, 2}, std::pair<Index, Index>{300, 32});
+  // Packed a block at a time, and where a thread has several of a head's blocks of queries, all at once.
+  const auto [T, H, count] = GENERATE(std::tuple<Index, Index, int>{2100, 2, 16}, std::tuple<Index, Index, int>{300, 32, 2});
   const Index D = 32, row = 3 * H * D;
   const std::vector<float> fused = test::uniform<float>(T * row, -2, 2, 1);
   const auto run = [&, T = T, H = H](const float* q, const Strides& strides, Index next) {  // keys follow `next` on, and values them
@@ -308,7 +309,11 @@ TEST_CASE("keys that lie far apart, in a fused tensor, give the bits of those th
       const auto from = fused.begin() + t * row + head * D;
       heads.insert(heads.end(), from, from + D);
     }
-  CHECK(test::same_bits(run(fused.data(), {T * row, row, D, 1}, H * D), run(heads.data(), {T * H * D, D, T * D, 1}, T * H * D)));
+  const int before = threads();
+  set_threads(count);
+  const auto apart = run(fused.data(), {T * row, row, D, 1}, H * D), together = run(heads.data(), {T * H * D, D, T * D, 1}, T * H * D);
+  set_threads(before);
+  CHECK(test::same_bits(apart, together));
 }
 
 TEMPLATE_TEST_CASE("decoding with a cache gives the bits of the prefill", "[attention]", float, double, bf16) {
