@@ -22,10 +22,9 @@ namespace weft::inline WEFT_ABI::kernels {
                                          Out<stat_t<T>, cuda>);                                                                    \
   template void cross_entropy_backward<T>(cuda, In<stat_t<T>, cuda>, In<T, cuda>, In<std::int64_t, cuda>, Index,                   \
                                           In<stat_t<T>, cuda>, Out<T, cuda>);                                                      \
-  template void adamw_step<T, param_grad_t<T>, stat_t<T>>(cuda, Out<T, cuda>, Out<stat_t<T>, cuda>, In<param_grad_t<T>, cuda>,     \
-                                                          Out<stat_t<T>, cuda>, Out<stat_t<T>, cuda>, const AdamWArgs&,            \
-                                                          In<float, cuda>);                                                        \
-  template void squared_norm<T>(cuda, In<T, cuda>, Out<double, cuda>);                                                             \
+  template void adamw_step<T, param_grad_t<T>, stat_t<T>>(cuda, std::span<const AdamWPart<T, param_grad_t<T>, stat_t<T>, cuda>>);  \
+  template void squared_norm<T>(cuda, std::span<const NormPart<T, cuda>>);                                                         \
+  template void finite_factors<T>(cuda, std::span<const NormPart<T, cuda>>, Out<float, cuda>);                                     \
   template void expert_dispatch_forward<T>(cuda, In<T, cuda>, In<std::int64_t, cuda>, Index, Out<T, cuda>);                        \
   template void expert_dispatch_backward<T>(cuda, In<T, cuda>, In<std::int64_t, cuda>, Index, Out<T, cuda>);                       \
   template void expert_combine_forward<T>(cuda, In<T, cuda>, In<stat_t<T>, cuda>, In<std::int64_t, cuda>, Out<T, cuda>);           \
@@ -35,8 +34,7 @@ WEFT_ROWS_OF(float)
 WEFT_ROWS_OF(double)
 WEFT_ROWS_OF(bf16)
 WEFT_ROWS_OF(f16)
-template void adamw_step<bf16, float, bf16>(cuda, Out<bf16, cuda>, Out<float, cuda>, In<float, cuda>, Out<bf16, cuda>, Out<bf16, cuda>,
-                                            const AdamWArgs&, In<float, cuda>);
+template void adamw_step<bf16, float, bf16>(cuda, std::span<const AdamWPart<bf16, float, bf16, cuda>>);
 
 #define WEFT_NORMS_OF(T, W)                                                                                                        \
   template void layer_norm_forward<T, W>(cuda, In<T, cuda>, In<W, cuda>, In<W, cuda>, double, Out<T, cuda>, Out<stat_t<T>, cuda>,  \

@@ -1,6 +1,8 @@
 // AdamW's kernels on the GPU against the CPU's, and states that lie on the host against those on the GPU.
 #include <array>
 #include <cmath>
+#include <numeric>
+#include <span>
 
 #include "../io/support.hpp"
 #include "../nn/support.hpp"
@@ -65,6 +67,106 @@ TEST_CASE("AdamW of f16 weights on the GPU: masters as the CPU's within rounding
     CHECK(differ == 0);
     CHECK(worst <= 1e-6);
   }
+}
+
+TEST_CASE("a launch takes many parameters, aligned or not, with the bits of one after the other") {
+  std::vector<Index> sizes;
+  for (Index i = 0; i < 150; ++i) sizes.push_back(1 + i * i * 7 % 5003);
+  sizes.insert(sizes.end(), {0, 8, 1000000});
+  const Index all = std::accumulate(sizes.begin(), sizes.end(), Index{0});
+  const auto step = [&]<class W, class M>(W, M, bool together) {
+    const auto grad = to<cuda>(randn<float, cpu>({all}, 1)), master = to<cuda>(randn<float, cpu>({all}, 2)), factors = to<cuda>(from_vector<float>({0.5f, std::nanf(""), 1.0f}));
+    const auto m = to<cuda>(cast<M>(randn<float, cpu>({all}, 3))), v = to<cuda>(cast<M>(uniform<float, cpu>({all}, 4, 0.1, 1)));
+    const auto p = to<cuda>(cast<W>(randn<float, cpu>({all}, 5)));
+    using Part = kernels::AdamWPart<W, float, M, cuda>;
+    std::vector<Part> parts;
+    Index at = 0;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      kernels::AdamWArgs args{3e-2 / static_cast<double>(1 + i % 3), 0.9, 0.95, 1e-8, i % 2 == 0 ? 0.1 : 0.0, 1 - std::pow(0.9, 3), 1 - std::pow(0.95, 3)};
+      args.rounding = {philox_key(mix(5, std::to_string(i))), 3, 0};
+      const auto flat = [&]<class T>(const Tensor<T, cuda>& x) { return Out<T, cuda>{x.data() + at, {sizes[i]}, {1}, 0}; };
+      parts.push_back({flat(p), std::is_same_v<M, float> ? flat(master) : Out<float, cuda>{}, flat(grad), flat(m), flat(v), args, {factors.data() + i % 3, {}, {}}});
+      at += sizes[i];
+    }
+    if (together) kernels::adamw_step<W, float, M>(cuda{}, std::span<const Part>(parts));
+    else for (const Part& x : parts) kernels::adamw_step<W, float, M>(cuda{}, x.param, x.master, x.grad, x.m, x.v, x.args, x.scale);
+    std::vector<double> values;
+    const auto note = [&](const auto& x) { for (const auto e : x.to_vector()) values.push_back(static_cast<double>(e)); };
+    note(p), note(master), note(m), note(v);
+    return values;
+  };
+  CHECK(test::same_bits(step(bf16(), float(), true), step(bf16(), float(), false)));
+  CHECK(test::same_bits(step(bf16(), bf16(), true), step(bf16(), bf16(), false)));
+}
+
+TEST_CASE("squared norms, their sum in the CPU's tree, and what is finite") {
+  for (const Index n : {0, 1, 2, 7, 2047, 2048, 2049, 100003, 2048 * 2048 + 5}) {
+    INFO("n " << n);
+    const auto x = uniform<double, cpu>({n}, 6, 0, 1);
+    const Tensor<double, cuda> sum(Shape{});
+    kernels::tree_sum(cuda{}, to<cuda>(x), sum);
+    CHECK(sum.to_vector().front() == kernels::tree_sum(x.data(), n));
+  }
+  std::vector<Index> sizes;
+  for (Index i = 0; i < 200; ++i) sizes.push_back(i * i % 30011);
+  const auto bad = [](std::size_t i) { return i % 7 == 3 && i * i % 30011 > 0; };
+  const auto norms = [&]<class D>(D) {
+    std::vector<Tensor<float, D>> gradients;
+    std::vector<kernels::NormPart<float, D>> parts;
+    Index pieces = 0;
+    for (const Index n : sizes) pieces += (n + kernels::norm_piece - 1) / kernels::norm_piece;
+    const Tensor<double, D> sums({pieces});
+    const Tensor<float, D> factors({static_cast<Index>(sizes.size())});
+    for (std::size_t i = 0, at = 0; i < sizes.size(); ++i) {
+      auto g = randn<float, cpu>({sizes[i] + 1}, i);
+      if (bad(i)) g.set({sizes[i]}, i % 2 == 0 ? std::nanf("") : INFINITY);
+      gradients.push_back(slice(to<D>(g), 0, 1, sizes[i] + 1));  // not aligned
+      const Index count = (sizes[i] + kernels::norm_piece - 1) / kernels::norm_piece;
+      parts.push_back({gradients.back(), {sums.data() + at, {count}, {1}, 0}});
+      at += static_cast<std::size_t>(count);
+    }
+    kernels::squared_norm<float>(D{}, std::span<const kernels::NormPart<float, D>>(parts));
+    kernels::finite_factors<float>(D{}, std::span<const kernels::NormPart<float, D>>(parts), factors);
+    return std::pair{sums.to_vector(), factors.to_vector()};
+  };
+  const auto host = norms(cpu{}), device = norms(cuda{});
+  for (std::size_t i = 0; i < host.first.size(); ++i)
+    if (std::isfinite(host.first[i])) REQUIRE(device.first[i] == Approx(host.first[i]).epsilon(1e-14));
+    else REQUIRE_FALSE(std::isfinite(device.first[i]));
+  for (std::size_t i = 0; i < sizes.size(); ++i)
+    for (const float factor : {host.second[i], device.second[i]}) REQUIRE((bad(i) ? std::isnan(factor) : factor == 1));
+}
+
+namespace {
+struct Two : nn::Module<Two> {
+  nn::Parameter<float, cuda> good{{3}, {1, 0}}, bad{{5000}, {1, 0}};
+  void visit(auto&& part) const {
+    part("good", good);
+    part("bad", bad);
+  }
+};
+}  // namespace
+
+TEST_CASE("an update inside the backward, for which the host does not wait, leaves alone what is not finite") {
+  const Two model;
+  nn::materialise(model, 1);
+  optim::AdamW<cuda> adamw(model, {.weight_decay = 0});
+  auto by = full<float, cpu>({5000}, 1);
+  by.set({4900}, std::nanf(""));
+  const auto step = [&](const Tensor<float, cuda>& factor) {
+    Tape tape(Key{1, 0, 0, 1, {1}});
+    return adamw.backward(tape, Loss<float, cuda>(sum(model.good) + sum(model.bad * factor), 1), {.lr = 0.25});
+  };
+  const auto norm = step(to<cuda>(by));
+  CHECK_FALSE(norm.finite());
+  CHECK_THROWS_WITH(static_cast<double>(norm), Catch::Contains("left as they were: bad; already moved: good"));
+  CHECK(model.good.to_vector() == std::vector<float>(3, 0.75f));
+  CHECK(model.bad.to_vector() == std::vector<float>(5000, 1.0f));
+  CHECK(adamw.steps() == 1);
+  CHECK(step(full<float, cuda>({5000}, 1)).finite());  // the next one moves both
+  CHECK(model.good.to_vector() == std::vector<float>(3, 0.5f));
+  CHECK(model.bad.to_vector().front() < 1);
+  CHECK(adamw.steps() == 2);
 }
 
 namespace {

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <new>
 #include <utility>
+#include <vector>
 
 #include "weft/core/device.hpp"
 #include "weft/core/error.hpp"
@@ -208,6 +209,8 @@ struct CachedAllocator {
   void deallocate(T* data, std::size_t n) { home->release(data, n * sizeof(T)); }
   friend bool operator==(const CachedAllocator& a, const CachedAllocator& b) { return a.home == b.home; }
 };
+template <class T>
+using CachedVector = std::vector<T, CachedAllocator<T>>;
 
 /// Bytes held by this rank's tensors in host memory.
 inline MemoryStats memory_stats() { return Allocator::mine().stats(); }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "weft/core/philox.hpp"
+#include "weft/core/view.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {
 
@@ -23,6 +24,24 @@ struct AdamWArgs {
   // Where the step is recorded:
   const AdamWLaunch* launch = nullptr;  ///< on the GPU, in place of lr, bias1, bias2 and rounding.step
   double lr_scale = 1;                  ///< of its lr
+};
+
+/// The elements of one parameter that a step of AdamW updates.
+template <class W, class G, class M, class D>
+struct AdamWPart {
+  Out<W, D> param;
+  Out<stat_t<W>, D> master;
+  In<G, D> grad;
+  Out<M, D> m, v;
+  AdamWArgs args;
+  In<float, D> scale = {};
+};
+
+/// A gradient whose squared norm is wanted, and where its pieces go.
+template <class G, class D>
+struct NormPart {
+  In<G, D> grad;
+  Out<double, D> pieces;
 };
 
 /// What a loss's gradients are multiplied by: a number, or number / max(*count, 1) where the device has counted what the loss runs over.

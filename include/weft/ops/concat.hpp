@@ -23,7 +23,7 @@ Tensor<T, D> concat(const std::vector<Tensor<T, D>>& parts, Index axis = 0, Wher
     shape[axis] += part.shape()[axis];
   }
   Tensor<T, D> y(shape);
-  std::vector<std::pair<Grad<T, D>, Index>, CachedAllocator<std::pair<Grad<T, D>, Index>>> gradients;  // and where each part begins
+  CachedVector<std::pair<Grad<T, D>, Index>> gradients;  // and where each part begins
   Index begin = 0;
   for (const Tensor<T, D>& part : parts) {
     const Index end = begin + part.shape()[axis];

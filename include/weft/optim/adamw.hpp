@@ -68,16 +68,8 @@ class AdamW : private Sink {
     if (!eager()) units_.reduce_all(where);
     const Tensor<double, D> pieces = units_.squared_norms();
     if (recorded != nullptr) return record(pieces, options, where);
-    sums_ = units_.no_norms();
-    try {
-      read(pieces, sums_.data());
-    } catch (...) {  // the batch was refused
-      clear();
-      throw;
-    }
-    for_each_unit([this](auto& u) { u.note_bad(sums_.data() + u.norms_at); });
     const Index before = steps_.get();
-    const double norm = units_.norm(sums_, where) / loss_scale_;
+    const double norm = norm_of(pieces, where) / loss_scale_;
     const GradientNorm result(norm, before);
     if (result.finite()) {
       prepare();
@@ -125,20 +117,23 @@ class AdamW : private Sink {
     offload_.finish();  // what one that failed left under way
     where_ = where;
     moved_.clear(), left_.clear();
-    sums_ = units_.no_norms();
+    pieces_ = units_.no_norms();
     steps_.set(steps_.get() + 1);
     updating_ = &options;
     Updating ending{*this};
     tape.backward(loss, where);
     offload_.finish();
+    const double norm = norm_of(pieces_, where);
     ending.whole = true;
     Tape::step_ended();
+    if (alone() && !std::isfinite(norm)) find_left();
+    pieces_ = {};
     const auto list = [](const Paths& paths) {
       std::string text;
       for (const std::string* path : paths) text += (text.empty() ? "" : ", ") + *path;
       return text;
     };
-    const GradientNorm result(units_.norm(sums_, where), steps_.get() - 1,
+    const GradientNorm result(norm, steps_.get() - 1,
                               left_.empty() ? std::string() : "left as they were: " + list(left_) + "; already moved: " + list(moved_));
     clear();
     return result;
@@ -210,7 +205,7 @@ class AdamW : private Sink {
 
  private:
   using AnyUnit = typename Units<D>::Any;
-  using Paths = std::vector<const std::string*, CachedAllocator<const std::string*>>;
+  using Paths = CachedVector<const std::string*>;
 
   template <class M>
   AdamW(const M& model, Communicator* ranks, AdamWConfig config, Where where) : config_(std::move(config)), sharing_{ranks, config_.zero, config_.exact, config_.bucket_bytes} {
@@ -276,14 +271,18 @@ class AdamW : private Sink {
       u.sum_micro_batches();
       const auto each = [&u](auto&& f) { for (auto& p : u.places()) f(p); };
       units_.share_flags(each, where_);
-      const Tensor<double, D> pieces({u.own_pieces()});
-      u.squared_norms(pieces.data());
-      read(pieces, sums_.data() + u.norms_at);
-      u.note_bad(sums_.data() + u.norms_at);
-      units_.share_flags(each, where_);  // now with what is not finite
+      double* const pieces = pieces_.data() + u.norms_at;
+      u.squared_norms(pieces);
+      Tensor<float, D> factors;
+      if (alone()) {  // and nobody waits for what is finite
+        factors = u.finite_factors(pieces);
+      } else {
+        u.note_bad(Units<D>::read(pieces, static_cast<std::size_t>(u.own_pieces())).data());
+        units_.share_flags(each, where_);  // now with what is not finite
+      }
       for (auto& p : u.places())
         if (p.has) (p.bad ? left_ : moved_).push_back(&p.path);
-      u.update(arguments(updating_->lr), {}, offload_, where_);
+      u.update(arguments(updating_->lr), factors, offload_, where_);
       u.weights().start_publish(where_);
       u.weights().finish_publish();
       u.clear();
@@ -331,8 +330,24 @@ class AdamW : private Sink {
     return {lr, config_.beta1, config_.beta2, config_.eps, 0, 1 - std::pow(config_.beta1, t), 1 - std::pow(config_.beta2, t),
             RandomKey{{}, static_cast<std::uint32_t>(steps), 0}, 0};
   }
-  static void read(const Tensor<double, D>& pieces, double* sums) {
-    weft::detail::to_host(D{}, sums, pieces.data(), static_cast<std::size_t>(pieces.numel()) * sizeof(double));
+  bool alone() const { return sharing_.size() == 1; }
+  /// What the GPU refused is thrown here, where the host waits for it; then no weight has moved, and the gradients are dropped.
+  double norm_of(const Tensor<double, D>& pieces, Where where) {
+    try {
+      return units_.norm(pieces, where);
+    } catch (...) {
+      if (alone()) moved_.clear();
+      clear();
+      throw;
+    }
+  }
+  /// Which parameters an update inside the backward left as they were, by its sums of squares.
+  void find_left() {
+    for_each_unit([this](auto& u) {
+      u.note_bad(Units<D>::read(pieces_.data() + u.norms_at, static_cast<std::size_t>(u.own_pieces())).data());
+      for (const auto& p : u.places())
+        if (p.bad && std::erase(moved_, &p.path) > 0) left_.push_back(&p.path);
+    });
   }
 
   // ---- A step that is recorded (core/graph.hpp), whose norm the host does not see.
@@ -387,7 +402,7 @@ class AdamW : private Sink {
   const StepOptions* updating_ = nullptr;  // inside backward()
   Paths moved_, left_;                   // by it
   Where where_;                          // of its call
-  typename Units<D>::Sums sums_;
+  Tensor<double, D> pieces_;             // sums of squares of its gradients
 };
 
 template <class M>

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -131,17 +132,23 @@ class Unit {
   /// Sums of squares of the pieces that this rank owns, 0 for what is not there: own_pieces() of them, on the device.
   void squared_norms(double* pieces) {
     kernels::fill<double>(D{}, 0, Out<double, D>{pieces, {own_pieces()}, {1}, 0});
-    layout_.for_spans(cut().own(), [&](Place& p, const Span& s) {
-      if (!p.has) return;
-      const Index at = s.order / Cut::piece, n = (s.count + Cut::piece - 1) / Cut::piece;
-      kernels::squared_norm<S>(D{}, In<S, D>{gradient_at(s), {s.count}, {1}}, Out<double, D>{pieces + at, {n}, {1}, 0});
+    CachedVector<kernels::NormPart<S, D>> parts;
+    for_pieces([&](Place& p, const Span& s, Index at, Index n) {
+      if (p.has) parts.push_back({{gradient_at(s), {s.count}, {1}}, {pieces + at, {n}, {1}, 0}});
     });
+    kernels::squared_norm<S>(D{}, std::span<const kernels::NormPart<S, D>>(parts));
+  }
+  /// Where one rank has all: a factor for each place, by these sums on the device, NaN where its gradient is not finite.
+  Tensor<float, D> finite_factors(double* pieces) {
+    const Tensor<float, D> factors({static_cast<Index>(places().size())});
+    CachedVector<kernels::NormPart<S, D>> parts;
+    for (const Place& p : places()) parts.push_back({{}, {pieces + p.begin / Cut::piece, {(p.param.numel() + Cut::piece - 1) / Cut::piece}, {1}, 0}});
+    kernels::finite_factors<S>(D{}, std::span<const kernels::NormPart<S, D>>(parts), factors);
+    return factors;
   }
   /// Notes by these sums which parameters' gradients are not finite.
   void note_bad(const double* sums) {
-    layout_.for_spans(cut().own(), [&](Place& p, const Span& s) {
-      if (!p.has) return;
-      const Index at = s.order / Cut::piece, n = (s.count + Cut::piece - 1) / Cut::piece;
+    for_pieces([&](Place& p, const Span&, Index at, Index n) {
       for (Index i = 0; i < n; ++i) p.bad |= !std::isfinite(sums[at + i]);
     });
   }
@@ -160,13 +167,15 @@ class Unit {
         });
       });
   }
-  /// One step of what has a gradient. States on the host pass through `offload`, whose finish() is the caller's.
+  /// One step of what has a gradient. `scale` is one for all, or one for each place. States on the host pass through `offload`, whose finish() is
+  /// the caller's.
   void update(const kernels::AdamWArgs& common, const Tensor<float, D>& scale, [[maybe_unused]] Offload<D>& offload, Where where) {
     if (std::none_of(places().begin(), places().end(), [](const Place& p) { return p.has && !p.bad; })) return;
     prepare();
     states_.visit([&]<class M>(const Tensor<M, D>& m, const Tensor<M, D>& v, const Tensor<S, D>& master) {
       /// Elements [begin, end) of what this rank holds; the pointers are to the first's.
       const auto step = [&](Index begin, Index end, M* ms, M* vs, S* masters) {
+        CachedVector<kernels::AdamWPart<W, S, M, D>> parts;
         layout_.for_spans(cut().held(), [&](Place& p, const Span& whole) {
           const Span s = whole.within(begin, end);
           if (s.count == 0 || !p.has || p.bad) return;
@@ -177,9 +186,10 @@ class Unit {
           args.rounding.key = p.rates.rounding;
           args.first = s.first;
           const auto part = [&]<class T>(T* x) { return x != nullptr ? Out<T, D>{x + (s.kept - begin), {s.count}, {1}, 0} : Out<T, D>{}; };
-          kernels::adamw_step<W, S, M>(D{}, Out<W, D>{weights_.at(p, s), {s.count}, {1}, 0}, part(masters), In<S, D>{gradient_at(s), {s.count}, {1}},
-                                       part(ms), part(vs), args, scale);
+          const float* const factor = scale.defined() ? scale.data() + (scale.rank() > 0 ? &p - places().data() : 0) : nullptr;
+          parts.push_back({{weights_.at(p, s), {s.count}, {1}, 0}, part(masters), {gradient_at(s), {s.count}, {1}}, part(ms), part(vs), args, {factor, {}, {}}});
         });
+        kernels::adamw_step<W, S, M>(D{}, std::span<const kernels::AdamWPart<W, S, M, D>>(parts));
       };
       if constexpr (std::is_same_v<D, cuda>)
         if (keeping_.on_host) return offload.pass(m, v, master, step);
@@ -207,6 +217,11 @@ class Unit {
 
  private:
   using Span = Cut::Span;
+  /// Calls f(place, span, at, n): the span's n pieces are those from `at` on among this rank's.
+  template <class F>
+  void for_pieces(F&& f) {
+    layout_.for_spans(cut().own(), [&](Place& p, const Span& s) { f(p, s, s.order / Cut::piece, (s.count + Cut::piece - 1) / Cut::piece); });
+  }
   const Sharing& sharing() const { return layout_.sharing; }
   static Ref<Storage> window(const Ref<Storage>& block, Index begin, Index bytes, std::size_t element) {
     Ref<Storage> w = new_storage<D>(static_cast<std::size_t>(bytes), false);

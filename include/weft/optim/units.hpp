@@ -24,7 +24,7 @@ class Units {
  public:
   template <class W> using UnitOf = Unit<W, D>;
   using Any = OfWeights<D, UnitOf>;
-  using Sums = std::vector<double, CachedAllocator<double>>;
+  using Sums = CachedVector<double>;
   struct Home {
     Any* unit;
     std::size_t place;
@@ -113,7 +113,7 @@ class Units {
   template <class Each>
   void share_flags(Each&& each, Where where) {
     if (sharing_.size() == 1) return;
-    std::vector<std::uint8_t, CachedAllocator<std::uint8_t>> flags;
+    CachedVector<std::uint8_t> flags;
     each([&](auto& p) { flags.push_back(static_cast<std::uint8_t>(p.has + 2 * p.bad)); });
     sharing_.ranks->template all_reduce<std::uint8_t>(flags, Reduce::max, where);
     std::size_t i = 0;
@@ -136,28 +136,34 @@ class Units {
       }, unit);
     finish(before);
   }
-  /// Sums of squares of this rank's pieces; a unit's begin at its norms_at.
-  Sums no_norms() const { return Sums(own_pieces_, 0.0); }
-  /// The same, of all units, on the device.
+  /// Room for the sums of squares of this rank's pieces; a unit's begin at its norms_at.
+  Tensor<double, D> no_norms() const { return Tensor<double, D>({static_cast<Index>(own_pieces_)}); }
   Tensor<double, D> squared_norms() {
-    const Tensor<double, D> pieces({static_cast<Index>(own_pieces_)});
+    const Tensor<double, D> pieces = no_norms();
     for_each([&](auto& u) { u.squared_norms(pieces.data() + u.norms_at); });
     return pieces;
   }
-  /// The root of the sum over all pieces of all ranks, in the order of units: padding has no piece.
-  double norm(const Sums& own, Where where) {
+  /// Sums of a device for the host, which waits for them.
+  static Sums read(const double* pieces, std::size_t count) {
+    Sums sums(count);
+    weft::detail::to_host(D{}, sums.data(), pieces, count * sizeof(double));
+    return sums;
+  }
+  /// The root of the sum over all pieces of all ranks, in the order of units: padding has no piece. The host waits.
+  double norm(const Tensor<double, D>& pieces, Where where) {
     const int N = sharing_.size();
-    Sums all;
-    if (N > 1) {
-      all.resize(own.size() * static_cast<std::size_t>(N));
-      sharing_.ranks->template all_gather<double>(std::span<const double>(own), std::span<double>(all), where);
+    if (N == 1) {
+      const Tensor<double, D> sum(Shape{});
+      kernels::tree_sum(D{}, pieces, sum);
+      return std::sqrt(read(sum.data(), 1)[0]);
     }
-    Sums ordered;
+    const Sums own = read(pieces.data(), own_pieces_);
+    Sums all(own.size() * static_cast<std::size_t>(N)), ordered;
+    sharing_.ranks->template all_gather<double>(std::span<const double>(own), std::span<double>(all), where);
     for_each([&](auto& u) {
       const std::size_t begin = ordered.size();
       ordered.resize(begin + static_cast<std::size_t>(u.cut().pieces()));
-      for (int r = 0; r < N; ++r)
-        u.cut().order_pieces(r, (N > 1 ? all.data() + static_cast<std::size_t>(r) * own.size() : own.data()) + u.norms_at, ordered.data() + begin);
+      for (int r = 0; r < N; ++r) u.cut().order_pieces(r, all.data() + static_cast<std::size_t>(r) * own.size() + u.norms_at, ordered.data() + begin);
     });
     return std::sqrt(kernels::tree_sum(ordered.data(), static_cast<Index>(ordered.size())));
   }

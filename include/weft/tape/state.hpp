@@ -12,7 +12,7 @@ namespace weft::inline WEFT_ABI {
 class Tape;
 
 /// Gradients that a checkpoint's inside writes to.
-using SlotList = std::vector<Ref<Slot>, CachedAllocator<Ref<Slot>>>;
+using SlotList = CachedVector<Ref<Slot>>;
 
 struct TapeState {
   Tape* tape = nullptr;                          ///< the innermost tape that still records

@@ -130,7 +130,7 @@ class Tape {
     ordinals_.emplace_back(path, 1);
     return 0;
   }
-  using Ordinals = std::vector<std::pair<const std::string*, Index>, CachedAllocator<std::pair<const std::string*, Index>>>;
+  using Ordinals = CachedVector<std::pair<const std::string*, Index>>;
   const Ordinals& ordinals() const { return ordinals_; }
   void set_ordinals(Ordinals ordinals) { ordinals_ = std::move(ordinals); }
 

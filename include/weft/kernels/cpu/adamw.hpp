@@ -3,6 +3,9 @@
 // the same bits.
 #pragma once
 
+#include <limits>
+#include <span>
+
 #include "weft/kernels/arguments.hpp"
 #include "weft/kernels/cpu/rows.hpp"
 #include "weft/kernels/cpu/sqrt.hpp"
@@ -91,6 +94,12 @@ void adamw_step(cpu, Out<W, cpu> param, Out<stat_t<W>, cpu> master, In<G, cpu> g
   });
 }
 
+/// The same for several parameters.
+template <class W, class G, class M>
+void adamw_step(cpu, std::span<const AdamWPart<W, G, M, cpu>> parts) {
+  for (const auto& p : parts) adamw_step<W, G, M>(cpu{}, p.param, p.master, p.grad, p.m, p.v, p.args, p.scale);
+}
+
 /// pieces[k] = the sum of squares, in double, of elements [4096 k, 4096 (k + 1)) of a contiguous gradient of n
 /// elements; ceil(n / 4096) pieces, overwritten.
 template <class G>
@@ -106,5 +115,23 @@ void squared_norm(cpu, In<G, cpu> grad, Out<double, cpu> pieces) {
     });
   });
 }
+/// The same for several gradients.
+template <class G>
+void squared_norm(cpu, std::span<const NormPart<G, cpu>> parts) {
+  for (const auto& p : parts) squared_norm<G>(cpu{}, p.grad, p.pieces);
+}
+
+/// factors[k] = 1 where all pieces of part k are finite, NaN where one is not.
+template <class G>
+void finite_factors(cpu, std::span<const NormPart<G, cpu>> parts, Out<float, cpu> factors) {
+  for (std::size_t k = 0; k < parts.size(); ++k) {
+    const double* const pieces = parts[k].pieces.data;
+    const bool finite = std::all_of(pieces, pieces + parts[k].pieces.numel(), [](double x) { return std::isfinite(x); });
+    factors.data[k] = finite ? 1.0f : std::numeric_limits<float>::quiet_NaN();
+  }
+}
+
+/// sum () = the sum of x's elements in tree_sum's tree.
+inline void tree_sum(cpu, In<double, cpu> x, Out<double, cpu> sum) { *sum.data = tree_sum(x.data, x.numel()); }
 
 }  // namespace weft::inline WEFT_ABI::kernels

@@ -74,7 +74,7 @@ inline constexpr int access_of = V < pack_of<T> ? V : pack_of<T>;
 
 /// True iff V elements at `data` can be read as packs.
 template <int V, class T>
-inline bool is_aligned(const T* data) {
+__host__ __device__ inline bool is_aligned(const T* data) {
   return reinterpret_cast<std::uintptr_t>(data) % (sizeof(T) * access_of<std::remove_const_t<T>, V>) == 0;
 }
 
