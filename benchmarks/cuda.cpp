@@ -86,13 +86,12 @@ void gemm() {
 
 void attention_speed() {
   for (const Index width : {64, 128})
-    for (const Index time : {1024, 4096, 16384}) {
+    for (const Index time : {1024, 4096, 8192, 16384}) {
       const Index B = std::max<Index>(1, 16384 / time), H = 2048 / width;
       const auto q = randn<bf16, cuda>({B, time, H, width}, 1), k = randn<bf16, cuda>({B, time, H, width}, 2), v = randn<bf16, cuda>({B, time, H, width}, 3), dy = randn<bf16, cuda>({B, time, H, width}, 4);
       const auto y = like(q), dq = like(q), dk = like(q), dv = like(q);
       const Tensor<float, cuda> lse({B, H, time});
-      for (const Index window : {time, Index{1024}}) {
-        if (window == 1024 && time == 1024) continue;
+      for (const Index window : std::set<Index, std::greater<>>{time, 1024}) {
         const kernels::AttentionOptions options{.window = window < time ? window : 0};
         const double seen = static_cast<double>(time * window - window * window / 2);  // pairs of a query and a key, causal
         const double work = 4 * static_cast<double>(B * H) * seen * static_cast<double>(width);
@@ -226,7 +225,8 @@ void layer() {
   std::printf("  sum %.1f ms\n", total * 1e3);
 }
 
-/// `lean`: states are bf16, and weights are updated inside the backward, without clipping.
+/// Steps as they stand and, where that is not `lean`, recorded. `lean`: states are bf16, and weights are updated inside the backward, without
+/// clipping.
 void model(const char* name, const nn::TransformerConfig& config, Index B, int steps, bool lean = false) {
   const nn::Transformer<bf16, bf16, cuda> m(config, 1);
   optim::AdamW<cuda> adamw(m, {.beta2 = 0.95, .bf16_states = lean});
@@ -234,28 +234,37 @@ void model(const char* name, const nn::TransformerConfig& config, Index B, int s
   std::vector<std::int64_t> tokens(static_cast<std::size_t>(B * T + 1));
   for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::int64_t>(mix(1, i) % 50257);
   const auto x = from_vector<std::int64_t, cuda>({tokens.begin(), tokens.end() - 1}, {B, T}), y = from_vector<std::int64_t, cuda>({tokens.begin() + 1, tokens.end()}, {B, T});
-  double loss = 0, best = 1e30;
-  gpu::reset_peak_memory();
-  for (int step = 0; step < steps; ++step) {
-    gpu::synchronize();
-    const auto begin = std::chrono::steady_clock::now();
-    {
-      Tape tape(Key{1, step, 0, 1, {static_cast<double>(B * T)}});
-      const auto l = m.loss(x, y);
-      if (lean) {
-        adamw.backward(tape, l, {.lr = 1e-4});
-      } else {
-        tape.backward(l);
-        adamw.step({.lr = 1e-4, .clip = 1});
-      }
-      loss = l.value();
+  Loss<float, cuda> loss;
+  Index step = 0;
+  const auto one_step = [&] {
+    Tape tape(Key{1, step, 0, 1, {static_cast<double>(B * T)}});
+    loss = m.loss(x, y);
+    if (lean) {
+      adamw.backward(tape, loss, {.lr = 1e-4});
+    } else {
+      tape.backward(loss);
+      adamw.step({.lr = 1e-4, .clip = 1});
     }
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
-  }
-  const double rate = static_cast<double>(B * T) / best;
-  std::printf("%s, %lld x %lld: %.0f tokens/s, %.1f ms a step, %.0f TFLOP/s = %.0f %% of the product's; loss %.4f; %.1f GB\n", name, static_cast<long long>(B), static_cast<long long>(T), rate, best * 1e3,
-              rate * train::flops_per_token(config) * 1e-12, 100 * rate * train::flops_per_token(config) / flops, loss, static_cast<double>(gpu::memory_stats().peak) * 1e-9);
-  std::fflush(stdout);
+  };
+  const auto measure = [&](const char* how, const std::function<void()>& f) {
+    gpu::reset_peak_memory();
+    double best = 1e30, value = 0;
+    for (const Index end = step + steps; step < end; ++step) {
+      gpu::synchronize();
+      const auto begin = std::chrono::steady_clock::now();
+      f();
+      value = loss.value();
+      best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    }
+    const double rate = static_cast<double>(B * T) / best;
+    std::printf("%s, %lld x %lld%s: %.0f tokens/s, %.1f ms a step, %.0f TFLOP/s = %.0f %% of the product's; loss %.4f; %.1f GB\n", name, static_cast<long long>(B), static_cast<long long>(T), how, rate, best * 1e3,
+                rate * train::flops_per_token(config) * 1e-12, 100 * rate * train::flops_per_token(config) / flops, value, static_cast<double>(gpu::memory_stats().peak) * 1e-9);
+    std::fflush(stdout);
+  };
+  measure("", one_step);
+  if (lean) return;
+  Graph<cuda> graph;
+  measure(", recorded", [&] { graph.run({.step = step, .lr = 1e-4}, one_step); });
 }
 
 /// Steps a second of a model so small that the host is what takes time: as they stand, and recorded.

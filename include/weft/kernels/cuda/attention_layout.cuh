@@ -121,42 +121,53 @@ struct QueryStatistics {
   int padded;
 };
 
-/// 8 lanes a query, each of which takes 8 elements at a time.
+/// A block has 128 queries of a head, neighbours those of the next head. 8 lanes a query, each of which takes 8 elements at a time, and four
+/// queries, so that many reads are under way.
+inline constexpr int statistics_queries = 128;
 template <class T, class S = stat_t<T>>
 __global__ __launch_bounds__(256) void query_statistics(Sizes n, Rows<const T> dy, Rows<const T> y, Rows<const S> lse, S factor, int padded,
                                                         bool vectors, S* lse_out, S* delta_out) {
-  const Index row = (Index{blockIdx.x} * 256 + threadIdx.x) / 8, rows = Index{n.B} * padded * n.H;
-  const int lane = threadIdx.x % 8;
-  const bool there = row < rows;
-  const Index position = divide(row, n.H), sample = divide(position, padded);
-  const int h = static_cast<int>(row - position * n.H), i = static_cast<int>(position - sample * padded), b = static_cast<int>(sample);
-  S sum = 0;
-  if (there && i < n.Tq) {
-    const T* a = dy.at(b, h) + i * dy.time;
-    const T* c = y.at(b, h) + i * y.time;
-    for (int d = lane * 8; d < n.D; d += 64) {
-      if (vectors) {
-        struct alignas(16) Vector {
-          T x[16 / sizeof(T)];
-        };
-        constexpr int V = 16 / sizeof(T);
+  constexpr int each = statistics_queries / 32;
+  const unsigned place = blockIdx.x / static_cast<unsigned>(n.H), tiles = static_cast<unsigned>(padded / statistics_queries);
+  const int h = static_cast<int>(blockIdx.x % static_cast<unsigned>(n.H)), b = static_cast<int>(place / tiles), lane = threadIdx.x % 8;
+  const int first = static_cast<int>(place % tiles) * statistics_queries + threadIdx.x / 8;
+  const T *const a = dy.at(b, h), *const c = y.at(b, h);
+  const auto at = [&](int k) { return min(first + 32 * k, n.Tq - 1); };  // of a query that is not there, the last one is read
+  S sum[each] = {};
+  for (int d = lane * 8; d < n.D; d += 64) {
+    if (vectors) {
+      struct alignas(16) Vector {
+        T x[16 / sizeof(T)];
+      };
+      constexpr int V = 16 / sizeof(T);
 #pragma unroll
-        for (int w = 0; w < 8; w += V) {
-          const Vector s = *reinterpret_cast<const Vector*>(a + d + w), t = *reinterpret_cast<const Vector*>(c + d + w);
+      for (int w = 0; w < 8; w += V) {
+        Vector s[each], t[each];
 #pragma unroll
-          for (int e = 0; e < V; ++e) sum += static_cast<S>(s.x[e]) * static_cast<S>(t.x[e]);
+        for (int k = 0; k < each; ++k) {
+          s[k] = *reinterpret_cast<const Vector*>(a + at(k) * dy.time + d + w);
+          t[k] = *reinterpret_cast<const Vector*>(c + at(k) * y.time + d + w);
         }
-      } else {
-        for (int e = d; e < min(d + 8, n.D); ++e) sum += static_cast<S>(a[e]) * static_cast<S>(c[e]);
+#pragma unroll
+        for (int k = 0; k < each; ++k)
+#pragma unroll
+          for (int e = 0; e < V; ++e) sum[k] += static_cast<S>(s[k].x[e]) * static_cast<S>(t[k].x[e]);
       }
+    } else {
+#pragma unroll
+      for (int k = 0; k < each; ++k)
+        for (int e = d; e < min(d + 8, n.D); ++e) sum[k] += static_cast<S>(a[at(k) * dy.time + e]) * static_cast<S>(c[at(k) * y.time + e]);
     }
   }
+  const Index head = (Index{b} * n.H + h) * padded;
 #pragma unroll
-  for (int step = 4; step > 0; step >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, step);
-  if (there && lane == 0) {
-    const Index to = (Index{b} * n.H + h) * padded + i;
-    delta_out[to] = sum;
-    lse_out[to] = i < n.Tq ? factor * lse.at(b, h)[i * lse.time] : static_cast<S>(INFINITY);
+  for (int k = 0; k < each; ++k) {
+#pragma unroll
+    for (int step = 4; step > 0; step >>= 1) sum[k] += __shfl_xor_sync(0xffffffffu, sum[k], step);
+    const int i = first + 32 * k;
+    if (lane != 0) continue;
+    delta_out[head + i] = i < n.Tq ? sum[k] : S(0);
+    lse_out[head + i] = i < n.Tq ? factor * lse.at(b, h)[i * lse.time] : static_cast<S>(INFINITY);
   }
 }
 
@@ -164,7 +175,7 @@ template <class T, class S = stat_t<T>>
 void launch_query_statistics(const Sizes& n, const Rows<const T>& dy, const Rows<const T>& y, const Rows<const S>& lse, double factor,
                              S* lse_out, S* delta_out) {
   const int padded = padded_queries(n);
-  const Index blocks = (Index{n.B} * padded * n.H * 8 + 255) / 256;
+  const Index blocks = Index{n.B} * n.H * (padded / statistics_queries);
   if (blocks == 0) return;
   const bool vectors = n.D % 8 == 0 && dy.aligned(16 / sizeof(T)) && y.aligned(16 / sizeof(T));
   query_statistics<T><<<grid(blocks, 1), 256, 0, stream()>>>(n, dy, y, lse, static_cast<S>(factor), padded, vectors, lse_out, delta_out);

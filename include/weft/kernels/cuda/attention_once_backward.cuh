@@ -203,7 +203,9 @@ __global__ __launch_bounds__(bound<Wgmma<T, D>>(OnceBackward<D>::threads), 1) vo
       if (last) {
         const auto* sums = reinterpret_cast<const float4*>(dq_sums + Index{sum_of(now)} * F::dq_floats) + again(threadIdx.x);
         if (at.rank > 0) {
-          wait_turn(turns + sum_of(now), at.rank);
+          if (lane == 0) wait_turn(turns + sum_of(now), at.rank);
+          __syncwarp();
+          fence_bulk();
 #pragma unroll
           for (int j = 0; j < 8; ++j) {
             const float4 x = __ldcg(sums + j * F::computing);
@@ -224,8 +226,8 @@ __global__ __launch_bounds__(bound<Wgmma<T, D>>(OnceBackward<D>::threads), 1) vo
 }
 
 /// False where one pass does not take the call; then nothing was launched. Without causality each query's tile has its keys' blocks, and
-/// with it, as long as each query sees a key. So many heads of keys go side by side as stream 24 MiB, and with causality 32 at least: a
-/// head's blocks do ever less there, and a block waits for those of earlier keys.
+/// with it, as long as each query sees a key. So many heads of keys go side by side as stream 24 MiB, and with causality 32 at least of
+/// width 64 (16 of 128): a head's blocks do ever less there, and a block waits for those of earlier keys.
 template <int D, class T>
 bool launch_once_backward(const Sizes& n, const Rows<const T>& q, const Rows<const T>& k, const Rows<const T>& v,
                           const Rows<const T>& dy, const QueryStatistics<float>& statistics, const Rows<T>& dq, const Rows<T>& dk,
@@ -240,7 +242,7 @@ bool launch_once_backward(const Sizes& n, const Rows<const T>& q, const Rows<con
   const Scratch<float> dq_sums(sums * F::dq_floats);
   const Scratch<int> turns(sums);
   check(cudaMemsetAsync(turns.data(), 0, static_cast<std::size_t>(sums) * sizeof(int), stream()), "attention_backward");
-  const int together = std::max(n.causal ? 32 : 1, heads_together(n.B * n.K, 1, Index{n.Tq} * n.D * 8 * n.group()));
+  const int together = std::max(n.causal ? 2048 / D : 1, heads_together(n.B * n.K, 1, Index{n.Tq} * n.D * 8 * n.group()));
   launch("attention_backward", once_backward<T, D>, grid(Index{n.B} * n.K, pieces(n.Tk, F::keys)), F::threads, F::shared, n, maps,
          statistics, dq_sums.data(), turns.data(), dq, dk, dv, static_cast<float>(n.scale), together);
   return true;

@@ -42,32 +42,57 @@ __device__ inline void pack_operand(unsigned (&a)[4], const float (&left)[4], co
   a[3] = narrow_pair<T>(right[2], right[3]);
 }
 
-/// Two elements side by side, added to what is there where beta says so.
-template <class T>
-__device__ inline void put_pair(T* to, float first, float second, int beta) {
-  unsigned* slot = reinterpret_cast<unsigned*>(to);
-  if (beta) {
-    float old[2];
-    Words<T, 2>::read(to).widen(old);
-    first += old[0];
-    second += old[1];
+/// Of four words of each thread of a quad, word t of all four becomes thread t's, in the order of the threads; twice is nothing.
+__device__ inline void turn_quad(unsigned (&x)[4]) {
+#pragma unroll
+  for (int apart = 1; apart <= 2; apart *= 2) {
+    const bool upper = threadIdx.x & static_cast<unsigned>(apart);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i & apart) continue;
+      const unsigned got = __shfl_xor_sync(0xffffffffu, upper ? x[i] : x[i + apart], apart);
+      (upper ? x[i] : x[i + apart]) = got;
+    }
   }
-  *slot = narrow_pair<T>(first, second);
 }
-/// A warp's accumulators (16 M, D), each row times its factor, to rows `first` onward of those before `end`.
+/// A warp's accumulators (16 M, D), each row times its factor, to rows `first` onward of those before `end`, which are aligned to 16 bytes:
+/// a quad of threads writes 64 bytes of a row at a time.
 template <int D, int M, class T>
 __device__ inline void put_rows(const float (&x)[M][D / 8][4], const float (&factor)[M][2], T* to, Index stride, int beta, int first,
                                 int end) {
+  static_assert(D % 32 == 0);
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
   for (int i = 0; i < M; ++i)
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = first + 16 * i + 8 * r + g;
-      if (row >= end) continue;
-      T* p = to + row * stride + 2 * t;
+      const bool there = row < end;
+      uint4* const at = reinterpret_cast<uint4*>(to + row * stride) + t;
 #pragma unroll
-      for (int j = 0; j < D / 8; ++j) put_pair(p + 8 * j, x[i][j][2 * r] * factor[i][r], x[i][j][2 * r + 1] * factor[i][r], beta);
+      for (int j = 0; j < D / 8; j += 4) {
+        float pair[4][2];
+#pragma unroll
+        for (int k = 0; k < 4; ++k)
+#pragma unroll
+          for (int e = 0; e < 2; ++e) pair[k][e] = x[i][j + k][2 * r + e] * factor[i][r];
+        if (beta) {
+          const uint4 old = there ? at[j] : uint4{};
+          unsigned words[4] = {old.x, old.y, old.z, old.w};
+          turn_quad(words);
+#pragma unroll
+          for (int k = 0; k < 4; ++k) {
+            float before[2];
+            Words<T, 2>{words[k]}.widen(before);
+            pair[k][0] += before[0], pair[k][1] += before[1];
+          }
+        }
+        unsigned words[4];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) words[k] = narrow_pair<T>(pair[k][0], pair[k][1]);
+        turn_quad(words);
+        if (there) at[j] = {words[0], words[1], words[2], words[3]};
+      }
     }
 }
 
