@@ -24,7 +24,6 @@ namespace weft::inline WEFT_ABI::kernels {
                                           In<stat_t<T>, cuda>, Out<T, cuda>);                                                      \
   template void adamw_step<T, param_grad_t<T>, stat_t<T>>(cuda, std::span<const AdamWPart<T, param_grad_t<T>, stat_t<T>, cuda>>);  \
   template void squared_norm<T>(cuda, std::span<const NormPart<T, cuda>>);                                                         \
-  template void finite_factors<T>(cuda, std::span<const NormPart<T, cuda>>, Out<float, cuda>);                                     \
   template void expert_dispatch_forward<T>(cuda, In<T, cuda>, In<std::int64_t, cuda>, Index, Out<T, cuda>);                        \
   template void expert_dispatch_backward<T>(cuda, In<T, cuda>, In<std::int64_t, cuda>, Index, Out<T, cuda>);                       \
   template void expert_combine_forward<T>(cuda, In<T, cuda>, In<stat_t<T>, cuda>, In<std::int64_t, cuda>, Out<T, cuda>);           \

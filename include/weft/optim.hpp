@@ -5,6 +5,7 @@
 #include "weft/optim/adamw_config.hpp"
 #include "weft/optim/cut.hpp"
 #include "weft/optim/ema.hpp"
+#include "weft/optim/gradients.hpp"
 #include "weft/optim/layout.hpp"
 #include "weft/optim/loss_scale.hpp"
 #include "weft/optim/offload.hpp"

@@ -38,7 +38,7 @@ TEST_CASE("AdamW with bf16 moments rounds by the CPU's random bits") {
         }
         INFO("of " << (what == 0 ? "p" : what == 1 ? "m" : "v"));
         if (what > 0) CHECK(differ == 0);  // each operation is the same
-        CHECK(differ <= n / 1000);         // the GPU fuses one product: 2^-24 of a value, of which 2^-8 is cut off at random
+        CHECK(differ <= n / 1000);         // the GPU divides and takes roots within 2^-22, of which all but 2^-8 is cut off at random
         CHECK(most <= 1);
       }
     }
@@ -126,7 +126,9 @@ TEST_CASE("squared norms, their sum in the CPU's tree, and what is finite") {
       at += static_cast<std::size_t>(count);
     }
     kernels::squared_norm<float>(D{}, std::span<const kernels::NormPart<float, D>>(parts));
-    kernels::finite_factors<float>(D{}, std::span<const kernels::NormPart<float, D>>(parts), factors);
+    std::vector<In<double, D>> of_each;
+    for (const auto& p : parts) of_each.push_back(p.pieces);
+    kernels::finite_factors(D{}, std::span<const In<double, D>>(of_each), factors);
     return std::pair{sums.to_vector(), factors.to_vector()};
   };
   const auto host = norms(cpu{}), device = norms(cuda{});
@@ -147,7 +149,7 @@ struct Two : nn::Module<Two> {
 };
 }  // namespace
 
-TEST_CASE("an update inside the backward, for which the host does not wait, leaves alone what is not finite") {
+TEST_CASE("an update inside the backward leaves alone what is not finite") {
   const Two model;
   nn::materialise(model, 1);
   optim::AdamW<cuda> adamw(model, {.weight_decay = 0});

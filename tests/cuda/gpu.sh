@@ -14,7 +14,7 @@ for part in $parts; do
     tests)
       logs=$(mktemp -d)
       for test in "$build"/tests/test_cuda_*; do  # side by side: most of their time is the host's
-        { OMP_WAIT_POLICY=passive OMP_NUM_THREADS=$((($(nproc) + 3) / 4)) "$test" > "$logs/$(basename "$test")" 2>&1 || touch "$logs/failed"; } &
+        { OMP_WAIT_POLICY=passive OMP_NUM_THREADS=$((($(nproc) + 3) / 4)) timeout 900 "$test" > "$logs/$(basename "$test")" 2>&1 || touch "$logs/failed"; } &
       done
       wait
       [ ! -e "$logs/failed" ] || failed=1

@@ -1,8 +1,10 @@
 // One AdamW on many ranks: ZeRO 0 to 3 against one rank, bit for bit where exact; bytes and memory by the formulas.
 #include "weft/comm/threads.hpp"
 #include "weft/ops/arithmetic.hpp"
+#include "weft/ops/create.hpp"
 #include "weft/ops/sum.hpp"
 #include "weft/optim/ema.hpp"
+#include "weft/tape/hook.hpp"
 
 #include "training.hpp"
 
@@ -186,6 +188,51 @@ TEST_CASE("updates inside the backward leave a parameter alone whose gradient is
         if (said.find("left as they were: bad; already moved: good") == std::string::npos) throw std::runtime_error("said: " + said);
         if (good != std::vector<float>(3, 0.75f) || bad != std::vector<float>(5000, 1.0f)) throw std::runtime_error("values");
       });
+    }
+}
+
+namespace {
+struct Several : nn::Module<Several> {
+  std::vector<Two> parts = std::vector<Two>(3);  // a unit each
+  void visit(auto&& part) const { part("parts", parts); }
+};
+}  // namespace
+
+TEST_CASE("updates inside the backward: what was left alone is found in every unit, and a step that moved nothing was none") {
+  const auto scaled = [](const nn::Parameter<float>& p, float by) { return p * full<float, cpu>(p.shape(), by); };
+  const auto loss_of = [&](const Several& model, const std::vector<float>& by, bool fails) {  // the last part's backward comes first
+    const auto first = scaled(model.parts[0].good, by[0]);
+    if (fails) on_gradient(first, [](const auto&) { throw ValueError("stop"); });
+    auto total = sum(first) + sum(scaled(model.parts[0].bad, by[1]));
+    for (std::size_t i = 1; i < 3; ++i) total = total + sum(scaled(model.parts[i].good, by[2 * i])) + sum(scaled(model.parts[i].bad, by[2 * i + 1]));
+    return Loss<float, cpu>(total, 1);
+  };
+  const float nan = std::nanf("");
+  const auto values = [](const nn::Parameter<float>& p) { return p.to_vector().front(); };
+  for (const bool fails : {false, true})
+    for (const bool moves : {false, true}) {
+      INFO((fails ? "an error comes, " : "") << (moves ? "parts move" : "nothing moves"));
+      const Several model;
+      optim::AdamW adamw(model, {.weight_decay = 0});
+      adamw.materialise(1);
+      const std::vector<float> by = moves ? std::vector<float>{1, 1, 1, nan, 1, nan} : std::vector<float>(6, nan);
+      Tape tape(Key{1, 0, 0, 1, {1}});
+      const auto loss = loss_of(model, by, fails);
+      if (fails) {
+        CHECK_THROWS_WITH(adamw.backward(tape, loss, {.lr = 0.25}), Catch::Contains("stop"));
+        CHECK(adamw.steps() == (moves ? 1 : 0));
+      } else {
+        const auto norm = adamw.backward(tape, loss, {.lr = 0.25});
+        const char* const text = moves ? "left as they were: parts.1.bad, parts.2.bad; already moved: parts.2.good, parts.1.good, parts.0.good, parts.0.bad"
+                                       : "left as they were: parts.0.good, parts.0.bad, parts.1.good, parts.1.bad, parts.2.good, parts.2.bad; already moved: \n";
+        CHECK_THROWS_WITH(static_cast<double>(norm), Catch::Contains(text));
+        CHECK(values(model.parts[0].good) == (moves ? 0.75f : 1.0f));
+        CHECK(values(model.parts[1].good) == (moves ? 0.75f : 1.0f));
+        CHECK(values(model.parts[1].bad) == 1);
+        CHECK(adamw.steps() == 1);
+      }
+      CHECK(values(model.parts[2].good) == (moves ? 0.75f : 1.0f));
+      CHECK(values(model.parts[2].bad) == 1);
     }
 }
 

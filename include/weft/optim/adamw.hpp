@@ -2,14 +2,12 @@
 // parameter, in a fixed tree, so the bits depend on no thread count and on no sharing.
 #pragma once
 
-#include <array>
 #include <cmath>
-#include <limits>
+#include <utility>
 
 #include "weft/optim/adamw_config.hpp"
+#include "weft/optim/gradients.hpp"
 #include "weft/optim/step_count.hpp"
-#include "weft/optim/units.hpp"
-#include "weft/tape/op.hpp"
 
 namespace weft::inline WEFT_ABI::optim {
 
@@ -32,7 +30,7 @@ namespace weft::inline WEFT_ABI::optim {
 /// zero 3 parameters are there only while a module that holds them runs. A call on one rank is one on all, in the same order. It must
 /// end before the model does.
 template <class D = default_device>
-class AdamW : private Sink {
+class AdamW : private UnitTaker<D> {
  public:
   template <class M>
   explicit AdamW(const M& model, AdamWConfig config = {}) : AdamW(model, nullptr, std::move(config), here()) {}
@@ -47,36 +45,26 @@ class AdamW : private Sink {
     check(options, where);
     const Launch* const recorded = detail::recording<D>();
     if (recorded != nullptr) check_can_record(options, *recorded, where);
-    if (any_ && recording_ != weft::detail::recording_number<D>()) {
-      clear();
-      fail<ValueError>("adamw", "expected step() where its gradients were made: all of it in one recorded step, or outside; these gradients are dropped", where,
-                       "forward, backward and step() all stand in the function that graph.run is given; call zero_grad() where an error of run is caught");
-    }
-    if (any_ && faults_ != weft::detail::faults_thrown<D>()) {
-      clear();
-      fail<ValueError>("adamw", "expected gradients of good batches, but one was refused after the first of these gradients had come; all are dropped", where,
-                       "call zero_grad() where a batch's error is caught");
-    }
+    gradients_.expect_whole(where);
     Tape::step_ended();
-    check_micro_batches(where);
-    const bool ran = micros_ > 0;
-    if (eager() && !ran) end_micro_batch();  // gradients that no tape wrote
-    share_loss_scale(ran, where);
-    for_each_unit([](auto& u) { u.sum_micro_batches(); });
-    if (!eager() && !config_.exact) for_each_unit([](auto& u) { u.collect(false); });
-    units_.share_flags([this](auto&& f) { units_.for_each_place(f); }, where);
-    if (!eager()) units_.reduce_all(where);
-    const Tensor<double, D> pieces = units_.squared_norms();
+    gradients_.gather(where);
+    const Tensor<double, D> pieces = units().squared_norms();
     if (recorded != nullptr) return record(pieces, options, where);
+    double norm = 0;
+    try {
+      norm = units().norm(pieces, where) / gradients_.loss_scale();
+    } catch (...) {  // the batch was refused
+      gradients_.clear();
+      throw;
+    }
     const Index before = steps_.get();
-    const double norm = norm_of(pieces, where) / loss_scale_;
     const GradientNorm result(norm, before);
     if (result.finite()) {
       prepare();
       offload_.finish();  // what a backward() that failed left under way
       steps_.set(before + 1);
-      const Tensor<float, D> scale = scalar<float, D>(static_cast<float>((options.clip > 0 && norm > options.clip ? options.clip / norm : 1) / loss_scale_));
-      units_.release_all();
+      const Tensor<float, D> scale = scalar<float, D>(static_cast<float>((options.clip > 0 && norm > options.clip ? options.clip / norm : 1) / gradients_.loss_scale()));
+      units().release_all();
       for_each_unit([&](auto& u) {
         u.update(arguments(options.lr), scale, offload_, where);
         u.weights().start_publish(where);
@@ -84,7 +72,7 @@ class AdamW : private Sink {
       offload_.finish();
       for_each_unit([](auto& u) { u.weights().finish_publish(); });
     }
-    clear();
+    gradients_.clear();
     return result;
   }
 
@@ -95,39 +83,44 @@ class AdamW : private Sink {
   GradientNorm backward(Tape& tape, const LossType& loss, StepOptions options, Where where = here()) {
     check(options, where);
     if (detail::recording<D>() != nullptr)
-      fail<ValueError>("adamw", "expected step() in a recorded step: backward() reads on the host, between its updates, what is finite", where);
+      fail<ValueError>("adamw", "expected step() in a recorded step: backward() reads on the host what its gradients were", where);
     if (options.clip > 0)
       fail<ValueError>("adamw", "expected no clip for an update inside the backward, got " + std::to_string(options.clip), where,
                        "the norm of all gradients is known only when all exist: use step(), or clip 0");
-    if (tape.key().micros > sharing_.size() || micros_ > 0)
+    if (tape.key().micros > gradients_.sharing().size() || gradients_.micros() > 0)
       fail<ValueError>("adamw", "expected one micro-batch a rank and step for an update inside the backward, got " + std::to_string(tape.key().micros) +
-                                    " on " + std::to_string(sharing_.size()) + " ranks", where, "gradients that accumulate need step()");
+                                    " on " + std::to_string(gradients_.sharing().size()) + " ranks", where, "gradients that accumulate need step()");
     if (tape.options().loss_scale != 1)
       fail<ValueError>("adamw", "expected a tape without a loss_scale for an update inside the backward, got " + std::to_string(tape.options().loss_scale), where,
                        "whether a scale was too large is known only when all gradients exist: use step()");
-    struct Updating {
-      AdamW& self;
-      bool whole = false;
-      ~Updating() {
-        self.updating_ = nullptr;
-        if (!whole && self.moved_.empty()) self.steps_.set(self.steps_.get() - 1);  // no step was made
-      }
-    };
     prepare();
     offload_.finish();  // what one that failed left under way
-    where_ = where;
     moved_.clear(), left_.clear();
-    pieces_ = units_.no_norms();
+    pieces_ = units().no_norms();
     steps_.set(steps_.get() + 1);
+    const Index faults = weft::detail::faults_thrown<D>();
     updating_ = &options;
-    Updating ending{*this};
-    tape.backward(loss, where);
-    offload_.finish();
-    const double norm = norm_of(pieces_, where);
-    ending.whole = true;
-    Tape::step_ended();
-    if (alone() && !std::isfinite(norm)) find_left();
+    gradients_.give_units_to(this, where);
+    const auto end = [&] {
+      updating_ = nullptr;
+      gradients_.give_units_to(nullptr, {});
+    };
+    double norm = 0;
+    try {
+      tape.backward(loss, where);
+      offload_.finish();
+      norm = units().norm(pieces_, where);
+      if (alone() && !std::isfinite(norm)) find_left();
+    } catch (...) {
+      end();
+      find_moved(faults);
+      gradients_.clear();
+      if (moved_.empty()) steps_.set(steps_.get() - 1);  // no step was made
+      throw;
+    }
+    end();
     pieces_ = {};
+    Tape::step_ended();
     const auto list = [](const Paths& paths) {
       std::string text;
       for (const std::string* path : paths) text += (text.empty() ? "" : ", ") + *path;
@@ -135,23 +128,23 @@ class AdamW : private Sink {
     };
     const GradientNorm result(norm, steps_.get() - 1,
                               left_.empty() ? std::string() : "left as they were: " + list(left_) + "; already moved: " + list(moved_));
-    clear();
+    gradients_.clear();
     return result;
   }
 
   /// Forgets the gradients since the last step; nn::zero_grad does not see those that were summed already.
-  void zero_grad() { clear(); }
+  void zero_grad() { gradients_.clear(); }
 
   /// This rank's i-th micro-batch of a step: contiguous for ZeRO 0 and 1, interleaved for 2 and 3, so that exact sums are local.
   Index micro(Index i, Index micros) const {
-    const Index N = sharing_.size();
-    return config_.zero < 2 ? sharing_.rank() * (micros / N) + i : i * N + sharing_.rank();
+    const Index N = gradients_.sharing().size(), rank = gradients_.sharing().rank();
+    return config_.zero < 2 ? rank * (micros / N) + i : i * N + rank;
   }
   /// Made so far. Waits for launches of a Graph.
   Index steps() const { return steps_.get(); }
   void set_steps(Index steps) { steps_.set(steps); }
   const AdamWConfig& config() const { return config_; }
-  Communicator* ranks() const { return sharing_.ranks; }
+  Communicator* ranks() const { return gradients_.sharing().ranks; }
   /// Elements of each unit, padding counted: what collectives move, and memory is counted, by. The first is what is in no list.
   std::vector<Index> unit_sizes() {
     std::vector<Index> sizes;
@@ -167,9 +160,9 @@ class AdamW : private Sink {
   /// Runs f with all parameters there, on every rank; for instance to save them.
   template <class F>
   void with_parameters(F&& f, Where where = here()) {
-    units_.gather_all(where);
+    units().gather_all(where);
     f();
-    units_.release_all();
+    units().release_all();
   }
   /// Runs f for each unit while its parameters, and maybe others, are there.
   template <class F>
@@ -184,7 +177,7 @@ class AdamW : private Sink {
   void allocate_weights() { for_each_unit([](auto& u) { u.weights().allocate(); }); }
   /// What for_each_weight gave was written: other ranks' copies follow.
   void weights_changed(Where where = here()) {
-    units_.release_all();
+    units().release_all();
     for_each_unit([&](auto& u) { u.weights().start_publish(where); });
     for_each_unit([&](auto& u) {
       u.weights().finish_publish();
@@ -208,82 +201,26 @@ class AdamW : private Sink {
   using Paths = CachedVector<const std::string*>;
 
   template <class M>
-  AdamW(const M& model, Communicator* ranks, AdamWConfig config, Where where) : config_(std::move(config)), sharing_{ranks, config_.zero, config_.exact, config_.bucket_bytes} {
-    units_.cut(model, sharing_, {config_.bf16_states, config_.offload}, this, [this](const std::string& path, const Shape& shape) { return config_.rates(path, shape); }, where);
+  AdamW(const M& model, Communicator* ranks, AdamWConfig config, Where where) : config_(std::move(config)) {
+    gradients_.cut(model, {ranks, config_.zero, config_.exact, config_.bucket_bytes}, {config_.bf16_states, config_.offload}, [this](const std::string& path, const Shape& shape) { return config_.rates(path, shape); }, where);
   }
 
-  // ---- What the tape says.
-
-  Ref<Storage> place(Slot& slot, std::size_t) override {
-    if (tape_state().in_backward && !std::exchange(any_, true))  // not what a forward prepares, which may be given up
-      faults_ = weft::detail::faults_thrown<D>(), recording_ = weft::detail::recording_number<D>();
-    const auto at = units_.home(slot);
-    return std::visit([&](auto& u) { return u.place(u.places()[at.place]); }, *at.unit);
-  }
-  void ready(Slot& slot) noexcept override {
-    if (!eager()) return;
-    const auto at = units_.home(slot);
-    std::visit([&](auto& u) { u.count_ready(u.places()[at.place]); }, *at.unit);
-  }
-  void advance() override {
-    if (!eager()) return;
-    while (to_reduce_ < units_.size() && std::visit([](auto& u) { return u.complete(); }, next_unit())) reduce_next();
-  }
-  void backward_ended(bool whole) override {
-    if (!whole) return clear();
-    const double scale = tape_state().loss_scale;
-    scales_differ_ |= micros_ > 0 && scale != loss_scale_;
-    loss_scale_ = scale;
-    end_micro_batch();
-  }
-  void end_micro_batch() {
-    ++micros_;
-    if (eager()) {
-      while (to_reduce_ < units_.size()) reduce_next();
-      finish_reduced();
-      to_reduce_ = 0;
-    } else if (config_.exact) {
-      for_each_unit([](auto& u) { u.push_micro_batch(); });
-    }
-    units_.forget_order();
-  }
-
-  /// True iff gradients leave, or are used, inside the backward.
-  bool eager() const { return config_.zero >= 2 || updating_ != nullptr; }
-  /// Units leave from the last to the first, whatever the order in which they are complete: the same on every rank.
-  AnyUnit& next_unit() { return units_[units_.size() - 1 - to_reduce_]; }
-  void reduce_next() {
-    finish_reduced();
-    reducing_ = &next_unit();
-    ++to_reduce_;
+  /// A unit's gradients are there, in an update inside the backward.
+  void take(AnyUnit& unit, Where where) override {
     std::visit([&](auto& u) {
-      u.collect(sharing_.size() > 1 || config_.zero >= 2);
-      u.end_backward();
-      u.start_reduce(where_);
-    }, *reducing_);
-  }
-  void finish_reduced() {
-    if (reducing_ == nullptr) return;
-    AnyUnit& unit = *std::exchange(reducing_, nullptr);
-    std::visit([&](auto& u) {
-      u.finish_reduce();
-      if (updating_ == nullptr) return;
-      u.sum_micro_batches();
-      const auto each = [&u](auto&& f) { for (auto& p : u.places()) f(p); };
-      units_.share_flags(each, where_);
       double* const pieces = pieces_.data() + u.norms_at;
       u.squared_norms(pieces);
       Tensor<float, D> factors;
-      if (alone()) {  // and nobody waits for what is finite
+      if (alone()) {  // what is finite the GPU finds out without the host
         factors = u.finite_factors(pieces);
       } else {
         u.note_bad(Units<D>::read(pieces, static_cast<std::size_t>(u.own_pieces())).data());
-        units_.share_flags(each, where_);  // now with what is not finite
+        units().share_flags([&u](auto&& f) { for (auto& p : u.places()) f(p); }, where);  // with what is not finite
       }
       for (auto& p : u.places())
         if (p.has) (p.bad ? left_ : moved_).push_back(&p.path);
-      u.update(arguments(updating_->lr), factors, offload_, where_);
-      u.weights().start_publish(where_);
+      u.update(arguments(updating_->lr), factors, offload_, where);
+      u.weights().start_publish(where);
       u.weights().finish_publish();
       u.clear();
     }, unit);
@@ -295,28 +232,6 @@ class AdamW : private Sink {
     if (!(options.lr >= 0) || !(options.clip >= 0))
       fail<ValueError>("adamw", "expected lr and clip of at least 0, got lr " + std::to_string(options.lr) + " and clip " +
                                     std::to_string(options.clip), where);
-  }
-  void check_micro_batches(Where where) {
-    if (config_.exact && config_.zero < 2 && sharing_.size() > 1 && (micros_ & (micros_ - 1)) != 0)
-      fail<ValueError>("adamw", "expected a power of two of micro-batches a rank for exact sums of ZeRO 0 and 1, got " + std::to_string(micros_), where,
-                       "ZeRO 2 and 3 take any number");
-    if (!scales_differ_) return;
-    clear();
-    fail<ValueError>("adamw", "expected one loss_scale in all micro-batches of a step, got several; these gradients are dropped", where,
-                     "call LossScale::update after step(), not between its micro-batches");
-  }
-  /// A rank may have made no backward: the others know the scale.
-  void share_loss_scale(bool ran, Where where) {
-    if (sharing_.size() == 1) return;
-    const double none = -std::numeric_limits<double>::infinity();
-    std::array<double, 2> most = {ran ? loss_scale_ : none, ran ? -loss_scale_ : none};  // the largest, and the least negated
-    sharing_.ranks->template all_reduce<double>(most, Reduce::max, where);
-    if (most[0] == none) return;
-    loss_scale_ = most[0];
-    if (most[0] == -most[1]) return;
-    clear();
-    fail<ValueError>("adamw", "expected one loss_scale on all ranks, got " + std::to_string(-most[1]) + " to " + std::to_string(most[0]) +
-                                  "; these gradients are dropped", where);
   }
   /// The states stay: holes between activations would be no place for them, and the next step would need other memory.
   void prepare() {
@@ -330,18 +245,8 @@ class AdamW : private Sink {
     return {lr, config_.beta1, config_.beta2, config_.eps, 0, 1 - std::pow(config_.beta1, t), 1 - std::pow(config_.beta2, t),
             RandomKey{{}, static_cast<std::uint32_t>(steps), 0}, 0};
   }
-  bool alone() const { return sharing_.size() == 1; }
-  /// What the GPU refused is thrown here, where the host waits for it; then no weight has moved, and the gradients are dropped.
-  double norm_of(const Tensor<double, D>& pieces, Where where) {
-    try {
-      return units_.norm(pieces, where);
-    } catch (...) {
-      if (alone()) moved_.clear();
-      clear();
-      throw;
-    }
-  }
-  /// Which parameters an update inside the backward left as they were, by its sums of squares.
+  bool alone() const { return gradients_.sharing().size() == 1; }
+  /// Which parameters of the units that were taken so far an update inside the backward left as they were, by its sums of squares.
   void find_left() {
     for_each_unit([this](auto& u) {
       u.note_bad(Units<D>::read(pieces_.data() + u.norms_at, static_cast<std::size_t>(u.own_pieces())).data());
@@ -349,12 +254,22 @@ class AdamW : private Sink {
         if (p.bad && std::erase(moved_, &p.path) > 0) left_.push_back(&p.path);
     });
   }
+  /// The same where it failed: a batch that the GPU refused, as has been thrown since there were so many faults or is now, moved nothing.
+  void find_moved(Index faults) noexcept {
+    if (!alone()) return;
+    try {
+      if (weft::detail::faults_thrown<D>() != faults) moved_.clear();
+      else find_left();
+    } catch (...) {
+      moved_.clear();
+    }
+  }
 
   // ---- A step that is recorded (core/graph.hpp), whose norm the host does not see.
 
   void check_can_record(const StepOptions& options, const Launch& now, Where where) const {
-    if (sharing_.size() > 1 || config_.zero > 0)
-      fail<ValueError>("adamw", "expected one rank and ZeRO 0 in a recorded step, got " + std::to_string(sharing_.size()) + " and ZeRO " + std::to_string(config_.zero), where);
+    if (!alone() || config_.zero > 0)
+      fail<ValueError>("adamw", "expected one rank and ZeRO 0 in a recorded step, got " + std::to_string(gradients_.sharing().size()) + " and ZeRO " + std::to_string(config_.zero), where);
     if (config_.offload)
       fail<ValueError>("adamw", "expected states on the GPU in a recorded step, got offload", where, "leave offload out: a model that needs it gains nothing by a graph");
     if (options.lr != now.lr)
@@ -365,44 +280,27 @@ class AdamW : private Sink {
   }
   GradientNorm record(const Tensor<double, D>& pieces, const StepOptions& options, Where where) {
     if constexpr (!std::is_same_v<D, cpu>) {
-      const auto recorded = steps_.record(pieces, options.clip, loss_scale_, [this](double lr) { return arguments(lr); });
+      const auto recorded = steps_.record(pieces, options.clip, gradients_.loss_scale(), [this](double lr) { return arguments(lr); });
       kernels::AdamWArgs args = arguments(options.lr);
       args.launch = recorded.launch;
       for_each_unit([&](auto& u) { u.update(args, recorded.scale, offload_, where); });
-      clear();
+      gradients_.clear();
       return recorded.norm;
     }
     return {};
   }
 
-  void clear() {
-    any_ = false;
-    reducing_ = nullptr;
-    to_reduce_ = 0, micros_ = 0;
-    loss_scale_ = 1, scales_differ_ = false;
-    for_each_unit([](auto& u) { u.clear(); });
-    units_.release_all();
-  }
-
   template <class F>
-  void for_each_unit(F&& f) { units_.for_each(f); }
+  void for_each_unit(F&& f) { units().for_each(f); }
+  Units<D>& units() { return gradients_.units(); }
 
   AdamWConfig config_;
-  Sharing sharing_;
-  Units<D> units_;
+  Gradients<D> gradients_;
   Offload<D> offload_;
   StepCount<D> steps_;
-  Index micros_ = 0;                     // backwards since the last step
-  double loss_scale_ = 1;                // that these said
-  bool scales_differ_ = false;
-  bool any_ = false;                     // a gradient has come since then
-  Index faults_ = 0, recording_ = 0;     // that were thrown before it; in which it came
-  std::size_t to_reduce_ = 0;            // units that have left in this backward
-  AnyUnit* reducing_ = nullptr;
   const StepOptions* updating_ = nullptr;  // inside backward()
-  Paths moved_, left_;                   // by it
-  Where where_;                          // of its call
-  Tensor<double, D> pieces_;             // sums of squares of its gradients
+  Paths moved_, left_;                     // by it
+  Tensor<double, D> pieces_;               // sums of squares of its gradients
 };
 
 template <class M>

@@ -138,12 +138,13 @@ class Unit {
     });
     kernels::squared_norm<S>(D{}, std::span<const kernels::NormPart<S, D>>(parts));
   }
-  /// Where one rank has all: a factor for each place, by these sums on the device, NaN where its gradient is not finite.
-  Tensor<float, D> finite_factors(double* pieces) {
+  /// Where one rank has all: a factor for each place, by these sums on the device: NaN where its gradient is not finite, and for all where a
+  /// check on the GPU has failed, so that a refused batch moves nothing before the host hears of it.
+  Tensor<float, D> finite_factors(const double* pieces) {
     const Tensor<float, D> factors({static_cast<Index>(places().size())});
-    CachedVector<kernels::NormPart<S, D>> parts;
-    for (const Place& p : places()) parts.push_back({{}, {pieces + p.begin / Cut::piece, {(p.param.numel() + Cut::piece - 1) / Cut::piece}, {1}, 0}});
-    kernels::finite_factors<S>(D{}, std::span<const kernels::NormPart<S, D>>(parts), factors);
+    CachedVector<In<double, D>> sums;
+    for (const Place& p : places()) sums.push_back({pieces + p.begin / Cut::piece, {(p.param.numel() + Cut::piece - 1) / Cut::piece}, {1}});
+    kernels::finite_factors(D{}, std::span<const In<double, D>>(sums), factors);
     return factors;
   }
   /// Notes by these sums which parameters' gradients are not finite.

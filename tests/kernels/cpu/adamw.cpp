@@ -249,11 +249,11 @@ TEMPLATE_TEST_CASE("squared_norm's pieces are the sums of squares of 4096 elemen
 
 TEST_CASE("a factor is NaN where one of its part's sums is not finite", "[adamw]") {
   std::vector<double> sums = {1, 2, INFINITY, 3, std::nan(""), 0};
-  using Part = kernels::NormPart<float, cpu>;
-  const auto part = [&](Index from, Index n) { return Part{{}, {sums.data() + from, {n}, {1}, 0}}; };
+  using Part = In<double, cpu>;
+  const auto part = [&](Index from, Index n) { return Part{sums.data() + from, {n}, {1}}; };
   const std::vector<Part> parts = {part(0, 2), part(1, 2), part(3, 1), part(4, 2), part(6, 0)};
   std::vector<float> factors(parts.size());
-  kernels::finite_factors<float>(cpu{}, std::span<const Part>(parts), {factors.data(), {5}, {1}, 0});
+  kernels::finite_factors(cpu{}, std::span<const Part>(parts), {factors.data(), {5}, {1}, 0});
   CHECK(factors[0] == 1);
   CHECK(std::isnan(factors[1]));
   CHECK(factors[2] == 1);

@@ -3,6 +3,8 @@
 // the same bits.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
 #include <span>
 
@@ -121,12 +123,10 @@ void squared_norm(cpu, std::span<const NormPart<G, cpu>> parts) {
   for (const auto& p : parts) squared_norm<G>(cpu{}, p.grad, p.pieces);
 }
 
-/// factors[k] = 1 where all pieces of part k are finite, NaN where one is not.
-template <class G>
-void finite_factors(cpu, std::span<const NormPart<G, cpu>> parts, Out<float, cpu> factors) {
-  for (std::size_t k = 0; k < parts.size(); ++k) {
-    const double* const pieces = parts[k].pieces.data;
-    const bool finite = std::all_of(pieces, pieces + parts[k].pieces.numel(), [](double x) { return std::isfinite(x); });
+/// factors[k] = 1 where all of sums[k] are finite, NaN where one is not.
+inline void finite_factors(cpu, std::span<const In<double, cpu>> sums, Out<float, cpu> factors) {
+  for (std::size_t k = 0; k < sums.size(); ++k) {
+    const bool finite = std::all_of(sums[k].data, sums[k].data + sums[k].numel(), [](double x) { return std::isfinite(x); });
     factors.data[k] = finite ? 1.0f : std::numeric_limits<float>::quiet_NaN();
   }
 }

@@ -9,7 +9,7 @@
 
 namespace weft::inline WEFT_ABI::kernels {
 
-/// As on the CPU; scales are read on the GPU. What all parts have in common is the first one's: betas, eps, biases, launch, rounding.step.
+/// As on the CPU, of parts with the same betas, eps, biases, launch and rounding.step and micro; scales are read on the GPU.
 template <class W, class G, class M>
 void adamw_step(cuda, std::span<const AdamWPart<W, G, M, cuda>> parts);
 template <class W, class G, class M>
@@ -36,8 +36,7 @@ void squared_norm(cuda, In<G, cuda> grad, Out<double, cuda> pieces) {
 }
 
 /// As on the CPU; NaN for all where gpu::fault() holds something.
-template <class G>
-void finite_factors(cuda, std::span<const NormPart<G, cuda>> parts, Out<float, cuda> factors);
+void finite_factors(cuda, std::span<const In<double, cuda>> sums, Out<float, cuda> factors);
 
 /// As on the CPU.
 void tree_sum(cuda, In<double, cuda> x, Out<double, cuda> sum);

@@ -95,7 +95,8 @@ inline int heads_together(int heads, int least, Index bytes_a_head) {
 }
 
 /// n, rounded up to a multiple of every tile.
-inline int padded(int n) { return pieces(n, 384) * 384; }
+inline constexpr int padded_to = 384;
+inline int padded(int n) { return pieces(n, padded_to) * padded_to; }
 inline int padded_queries(const Sizes& n) { return padded(n.Tq); }
 
 /// Blocks of one launch; the x axis of a grid takes 2^31 - 1.
@@ -124,13 +125,14 @@ struct QueryStatistics {
 /// A block has 128 queries of a head, neighbours those of the next head. 8 lanes a query, each of which takes 8 elements at a time, and four
 /// queries, so that many reads are under way.
 inline constexpr int statistics_queries = 128;
+static_assert(padded_to % statistics_queries == 0);
 template <class T, class S = stat_t<T>>
 __global__ __launch_bounds__(256) void query_statistics(Sizes n, Rows<const T> dy, Rows<const T> y, Rows<const S> lse, S factor, int padded,
                                                         bool vectors, S* lse_out, S* delta_out) {
   constexpr int each = statistics_queries / 32;
-  const unsigned place = blockIdx.x / static_cast<unsigned>(n.H), tiles = static_cast<unsigned>(padded / statistics_queries);
-  const int h = static_cast<int>(blockIdx.x % static_cast<unsigned>(n.H)), b = static_cast<int>(place / tiles), lane = threadIdx.x % 8;
-  const int first = static_cast<int>(place % tiles) * statistics_queries + threadIdx.x / 8;
+  const unsigned tile_of_batch = blockIdx.x / static_cast<unsigned>(n.H), tiles = static_cast<unsigned>(padded / statistics_queries);
+  const int h = static_cast<int>(blockIdx.x % static_cast<unsigned>(n.H)), b = static_cast<int>(tile_of_batch / tiles), lane = threadIdx.x % 8;
+  const int first = static_cast<int>(tile_of_batch % tiles) * statistics_queries + threadIdx.x / 8;
   const T *const a = dy.at(b, h), *const c = y.at(b, h);
   const auto at = [&](int k) { return min(first + 32 * k, n.Tq - 1); };  // of a query that is not there, the last one is read
   S sum[each] = {};

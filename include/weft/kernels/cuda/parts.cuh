@@ -5,7 +5,7 @@
 
 namespace weft::inline WEFT_ABI::kernels::gpu {
 
-/// As many parts as the arguments of any kernel have room for.
+/// As many parts as a kernel has room for: of 4,096 bytes of arguments about 500 are left to others.
 template <class Part>
 struct Parts {
   static constexpr int most = static_cast<int>(3584 / (sizeof(Part) + sizeof(int)));
@@ -26,6 +26,7 @@ struct Parts {
 template <class Part, class Each, class Launch>
 void launch_parts(Each&& each, Launch&& launch) {
   Parts<Part> parts;
+  static_assert(sizeof(parts) + 480 <= 4096);
   const auto flush = [&] {
     if (parts.count > 0) launch(parts);
     parts.count = parts.blocks = 0;
