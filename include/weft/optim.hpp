@@ -8,6 +8,7 @@
 #include "weft/optim/gradients.hpp"
 #include "weft/optim/layout.hpp"
 #include "weft/optim/loss_scale.hpp"
+#include "weft/optim/moved.hpp"
 #include "weft/optim/offload.hpp"
 #include "weft/optim/parallel_equal.hpp"
 #include "weft/optim/rates.hpp"

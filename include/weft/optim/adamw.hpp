@@ -7,6 +7,7 @@
 
 #include "weft/optim/adamw_config.hpp"
 #include "weft/optim/gradients.hpp"
+#include "weft/optim/moved.hpp"
 #include "weft/optim/step_count.hpp"
 
 namespace weft::inline WEFT_ABI::optim {
@@ -42,7 +43,7 @@ class AdamW : private UnitTaker<D> {
 
   /// Updates every parameter that has a gradient, on any rank, and empties the gradients. A norm that is not finite changes nothing.
   GradientNorm step(StepOptions options, Where where = here()) {
-    check(options, where);
+    options.check(where);
     const Launch* const recorded = detail::recording<D>();
     if (recorded != nullptr) check_can_record(options, *recorded, where);
     gradients_.expect_whole(where);
@@ -81,7 +82,7 @@ class AdamW : private UnitTaker<D> {
   /// parameter whose own gradient is not finite is left as it was; reading the norm then throws, and says what moved.
   template <class LossType>
   GradientNorm backward(Tape& tape, const LossType& loss, StepOptions options, Where where = here()) {
-    check(options, where);
+    options.check(where);
     if (detail::recording<D>() != nullptr)
       fail<ValueError>("adamw", "expected step() in a recorded step: backward() reads on the host what its gradients were", where);
     if (options.clip > 0)
@@ -95,7 +96,7 @@ class AdamW : private UnitTaker<D> {
                        "whether a scale was too large is known only when all gradients exist: use step()");
     prepare();
     offload_.finish();  // what one that failed left under way
-    moved_.clear(), left_.clear();
+    moved_ = {};
     pieces_ = units().no_norms();
     steps_.set(steps_.get() + 1);
     const Index faults = weft::detail::faults_thrown<D>();
@@ -115,21 +116,14 @@ class AdamW : private UnitTaker<D> {
       end();
       find_moved(faults);
       gradients_.clear();
-      if (moved_.empty()) steps_.set(steps_.get() - 1);  // no step was made
+      if (moved_.none()) steps_.set(steps_.get() - 1);  // no step was made
       throw;
     }
     end();
     pieces_ = {};
     Tape::step_ended();
-    const auto list = [](const Paths& paths) {
-      std::string text;
-      for (const std::string* path : paths) text += (text.empty() ? "" : ", ") + *path;
-      return text;
-    };
-    const GradientNorm result(norm, steps_.get() - 1,
-                              left_.empty() ? std::string() : "left as they were: " + list(left_) + "; already moved: " + list(moved_));
     gradients_.clear();
-    return result;
+    return {norm, steps_.get() - 1, moved_.text()};
   }
 
   /// Forgets the gradients since the last step; nn::zero_grad does not see those that were summed already.
@@ -198,7 +192,6 @@ class AdamW : private UnitTaker<D> {
 
  private:
   using AnyUnit = typename Units<D>::Any;
-  using Paths = CachedVector<const std::string*>;
 
   template <class M>
   AdamW(const M& model, Communicator* ranks, AdamWConfig config, Where where) : config_(std::move(config)) {
@@ -217,8 +210,7 @@ class AdamW : private UnitTaker<D> {
         u.note_bad(Units<D>::read(pieces, static_cast<std::size_t>(u.own_pieces())).data());
         units().share_flags([&u](auto&& f) { for (auto& p : u.places()) f(p); }, where);  // with what is not finite
       }
-      for (auto& p : u.places())
-        if (p.has) (p.bad ? left_ : moved_).push_back(&p.path);
+      moved_.take(u);
       u.update(arguments(updating_->lr), factors, offload_, where);
       u.weights().start_publish(where);
       u.weights().finish_publish();
@@ -228,11 +220,6 @@ class AdamW : private UnitTaker<D> {
 
   // ---- A step's parts.
 
-  static void check(const StepOptions& options, Where where) {
-    if (!(options.lr >= 0) || !(options.clip >= 0))
-      fail<ValueError>("adamw", "expected lr and clip of at least 0, got lr " + std::to_string(options.lr) + " and clip " +
-                                    std::to_string(options.clip), where);
-  }
   /// The states stay: holes between activations would be no place for them, and the next step would need other memory.
   void prepare() {
     if (steps_.host() > 0) return;
@@ -250,18 +237,17 @@ class AdamW : private UnitTaker<D> {
   void find_left() {
     for_each_unit([this](auto& u) {
       u.note_bad(Units<D>::read(pieces_.data() + u.norms_at, static_cast<std::size_t>(u.own_pieces())).data());
-      for (const auto& p : u.places())
-        if (p.bad && std::erase(moved_, &p.path) > 0) left_.push_back(&p.path);
+      moved_.correct(u);
     });
   }
   /// The same where it failed: a batch that the GPU refused, as has been thrown since there were so many faults or is now, moved nothing.
   void find_moved(Index faults) noexcept {
     if (!alone()) return;
     try {
-      if (weft::detail::faults_thrown<D>() != faults) moved_.clear();
+      if (weft::detail::faults_thrown<D>() != faults) moved_ = {};
       else find_left();
     } catch (...) {
-      moved_.clear();
+      moved_ = {};
     }
   }
 
@@ -299,7 +285,7 @@ class AdamW : private UnitTaker<D> {
   Offload<D> offload_;
   StepCount<D> steps_;
   const StepOptions* updating_ = nullptr;  // inside backward()
-  Paths moved_, left_;                     // by it
+  Moved moved_;                            // by it
   Tensor<double, D> pieces_;               // sums of squares of its gradients
 };
 

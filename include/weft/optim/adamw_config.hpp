@@ -39,6 +39,12 @@ struct AdamWConfig {
 struct StepOptions {
   double lr = 0;
   double clip = 0;  ///< the largest norm of all gradients together; 0: no clipping
+
+  /// Throws ValueError where one is negative or no number.
+  void check(Where where) const {
+    if (!(lr >= 0) || !(clip >= 0))
+      fail<ValueError>("adamw", "expected lr and clip of at least 0, got lr " + std::to_string(lr) + " and clip " + std::to_string(clip), where);
+  }
 };
 
 /// The norm of a step's gradients before clipping. Reading it throws NumericError where it is not finite; the weights are then as

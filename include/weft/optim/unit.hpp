@@ -39,6 +39,7 @@ class Unit {
     weights_.take_over();
   }
   std::vector<Place>& places() { return layout_.places; }
+  const std::vector<Place>& places() const { return layout_.places; }
   const Cut& cut() const { return layout_.cut; }
   Weights<W, D>& weights() { return weights_; }
   Index own_pieces() const { return cut().own_size() / Cut::piece; }

@@ -7,6 +7,7 @@
 #include "weft/kernels/cuda/adamw.hpp"
 #include "weft/kernels/cuda/elements.cuh"
 #include "weft/kernels/cuda/fault.cuh"
+#include "weft/kernels/cuda/hardware_math.cuh"
 #include "weft/kernels/cuda/parts.cuh"
 #include "weft/kernels/cuda/squared_norm.cuh"
 
@@ -50,23 +51,6 @@ __device__ inline void store_stochastically(bf16* to, const float (&value)[V], c
       pack.at[j] = static_cast<std::uint32_t>(round_stochastically(value[2 * j], drawn.w[j] & 0xffffu).bits) |
                    static_cast<std::uint32_t>(round_stochastically(value[2 * j + 1], drawn.w[j] >> 16).bits) << 16;
     pack.write(to);
-  }
-}
-
-/// x / y and the root of x: within 2^-22 where the result is rounded to 16 bits, by the hardware's approximations, else rounded once.
-template <bool narrow, class S>
-__device__ inline S quotient(S x, S y) {
-  if constexpr (narrow) return __fdividef(x, y);
-  else return x / y;
-}
-template <bool narrow, class S>
-__device__ inline S root(S x) {
-  if constexpr (narrow) {
-    float y;
-    asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-  } else {
-    return std::sqrt(x);
   }
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "weft/kernels/cuda/attention_bulk.cuh"
+#include "weft/kernels/cuda/hardware_math.cuh"
 
 namespace weft::inline WEFT_ABI::kernels::gpu::attention {
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "weft/kernels/cuda/attention_wgmma.cuh"
+#include "weft/kernels/cuda/hardware_math.cuh"
 
 namespace weft::inline WEFT_ABI::kernels::gpu::attention {
 

@@ -2,7 +2,7 @@
 // first, then larger, then the lower index).
 #pragma once
 
-#include "weft/kernels/cuda/elements.cuh"
+#include "weft/kernels/cuda/loops.cuh"
 
 namespace weft::inline WEFT_ABI::kernels::gpu {
 

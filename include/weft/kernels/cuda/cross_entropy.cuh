@@ -3,6 +3,7 @@
 #pragma once
 
 #include "weft/kernels/cuda/cross_entropy.hpp"
+#include "weft/kernels/cuda/hardware_math.cuh"
 #include "weft/kernels/cuda/rows.cuh"
 
 namespace weft::inline WEFT_ABI::kernels {

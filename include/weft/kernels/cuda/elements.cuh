@@ -1,4 +1,4 @@
-// What kernels over single elements share: accesses of up to 16 bytes, positions in strided loops, and conversions. A pack of V
+// What kernels over single elements share: accesses of up to 16 bytes and conversions. A pack of V
 // neighbours is read and written as a whole, so its address must be a multiple of its size (16 bytes at most).
 #pragma once
 
@@ -193,31 +193,6 @@ __device__ inline void store(T* to, const stat_t<T> (&value)[V], int beta) {
   }
 }
 
-/// The hardware's 2^x.
-__device__ inline float exp2_for(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-/// e^x for results that are stored as T: those of 16 bits do not need more than the hardware's 2^x gives.
-template <class T>
-__device__ inline stat_t<T> exp_for(stat_t<T> x) {
-#if defined(__CUDA_ARCH__)
-  if constexpr (Narrow<T>) return exp2_for(x * 1.44269504f);
-#endif
-  return math::exp(x);
-}
-
-/// 1 / (1 + e^-x), as exp_for.
-template <class T>
-__device__ inline stat_t<T> sigmoid_for(stat_t<T> x) {
-#if defined(__CUDA_ARCH__)
-  if constexpr (Narrow<T>) return __fdividef(1.0f, 1.0f + exp_for<T>(-x));
-#endif
-  return math::sigmoid(x);
-}
-
 /// Stands in place of an element whose index lies outside: NaN, or 0 where there is none.
 template <class T>
 __device__ inline stat_t<T> absent_element() {
@@ -230,74 +205,6 @@ __device__ inline S shuffle_xor(S value, int step) {
   if constexpr (sizeof(S) < 4) return static_cast<S>(__shfl_xor_sync(0xffffffffu, static_cast<int>(value), step));
   else if constexpr (std::is_same_v<S, Index>) return static_cast<Index>(__shfl_xor_sync(0xffffffffu, static_cast<long long>(value), step));
   else return __shfl_xor_sync(0xffffffffu, value, step);
-}
-
-/// Nested loops over K operands with the same extents; axis 0 is the outermost, and there is at least one. Strides count elements.
-template <int K>
-struct Loops {
-  int rank = 0;
-  Index extent[max_rank] = {};
-  Index stride[K][max_rank] = {};
-
-  void push(Index n) { extent[rank++] = n; }
-  void swap(int a, int b) {
-    std::swap(extent[a], extent[b]);
-    for (int k = 0; k < K; ++k) std::swap(stride[k][a], stride[k][b]);
-  }
-  /// Axis a becomes the innermost.
-  void move_inside(int a) {
-    for (; a + 1 < rank; ++a) swap(a, a + 1);
-  }
-  /// Merges neighbours that continue each other in every operand.
-  void merge() {
-    int last = 0;
-    for (int a = 1; a < rank; ++a) {
-      bool continues = true;
-      for (int k = 0; k < K; ++k) continues = continues && stride[k][last] == stride[k][a] * extent[a];
-      if (!continues) ++last;
-      extent[last] = continues ? extent[last] * extent[a] : extent[a];
-      for (int k = 0; k < K; ++k) stride[k][last] = stride[k][a];
-    }
-    if (rank > 0) rank = last + 1;
-  }
-  /// One loop of one turn where there is none.
-  void finish() {
-    if (rank == 0) push(1);
-  }
-  Index count(int axes) const {
-    Index n = 1;
-    for (int a = 0; a < axes; ++a) n *= extent[a];
-    return n;
-  }
-  Index count() const { return count(rank); }
-
-  /// Adds to the operands' offsets at a position counted over the first `axes` loops.
-  __device__ void seek(Index position, int axes, Index (&offset)[K]) const {
-    for (int a = axes - 1; a > 0; --a) {
-      const Index next = divide(position, extent[a]), at = position - next * extent[a];
-#pragma unroll
-      for (int k = 0; k < K; ++k) offset[k] += at * stride[k][a];
-      position = next;
-    }
-    if (axes > 0) {
-#pragma unroll
-      for (int k = 0; k < K; ++k) offset[k] += position * stride[k][0];
-    }
-  }
-};
-
-/// The loops over all axes but `axis` (none: -1) of three operands.
-inline Loops<3> loops_beside(Index axis, const Shape& shape, const Strides& s0, const Strides& s1, const Strides& s2) {
-  Loops<3> loops;
-  for (Index a = 0; a < shape.rank(); ++a) {
-    if (a == axis || shape[a] == 1) continue;
-    loops.stride[0][loops.rank] = s0[a];
-    loops.stride[1][loops.rank] = s1[a];
-    loops.stride[2][loops.rank] = s2[a];
-    loops.push(shape[a]);
-  }
-  loops.finish();
-  return loops;
 }
 
 }  // namespace weft::inline WEFT_ABI::kernels::gpu

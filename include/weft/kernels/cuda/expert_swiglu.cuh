@@ -7,6 +7,7 @@
 #include "weft/kernels/cuda/expert_swiglu.hpp"
 #include "weft/kernels/cuda/experts_sum.cuh"
 #include "weft/kernels/cuda/grouped_matmul.cuh"
+#include "weft/kernels/cuda/hardware_math.cuh"
 
 namespace weft::inline WEFT_ABI::kernels {
 

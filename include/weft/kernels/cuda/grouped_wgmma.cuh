@@ -9,6 +9,7 @@
 #include "weft/kernels/cuda/elements.cuh"
 #include "weft/kernels/cuda/grouped_copy.cuh"
 #include "weft/kernels/cuda/grouped_mma.cuh"
+#include "weft/kernels/cuda/hardware_math.cuh"
 
 namespace weft::inline WEFT_ABI::kernels::gpu {
 

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "weft/kernels/cuda/elements.cuh"
+#include "weft/kernels/cuda/hardware_math.cuh"
 #include "weft/kernels/cuda/launch.cuh"
 #include "weft/kernels/cuda/linear_cross_entropy.hpp"
 #include "weft/kernels/cuda/matmul.cuh"

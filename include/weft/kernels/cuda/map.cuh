@@ -3,7 +3,8 @@
 // one of the inputs.
 #pragma once
 
-#include "weft/kernels/cuda/elements.cuh"
+#include "weft/kernels/cuda/hardware_math.cuh"
+#include "weft/kernels/cuda/loops.cuh"
 #include "weft/kernels/cuda/map.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {

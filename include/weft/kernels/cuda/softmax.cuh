@@ -2,6 +2,7 @@
 // fits.
 #pragma once
 
+#include "weft/kernels/cuda/hardware_math.cuh"
 #include "weft/kernels/cuda/rows.cuh"
 #include "weft/kernels/cuda/softmax.hpp"
 

@@ -1,6 +1,7 @@
 // The gate of SwiGLU, silu(gate) * up, element by element, and its gradient. Shazeer 2020.
 #pragma once
 
+#include "weft/kernels/cuda/hardware_math.cuh"
 #include "weft/kernels/cuda/rows.cuh"
 #include "weft/kernels/cuda/swiglu.hpp"
 
