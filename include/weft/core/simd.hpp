@@ -81,12 +81,14 @@ inline bool bf16_products() {
 }
 
 #if defined(__x86_64__)
-#if defined(__clang__)
-#define WEFT_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"), min_vector_width(512)))
+#define WEFT_AVX512_TARGET "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"
+#if defined(__clang__)  // of several target attributes it takes one
+#define WEFT_AVX512 __attribute__((target(WEFT_AVX512_TARGET), min_vector_width(512)))
+#define WEFT_TILES __attribute__((target(WEFT_AVX512_TARGET ",amx-tile,amx-bf16"), min_vector_width(512)))
 #else
-#define WEFT_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,prefer-vector-width=512")))
+#define WEFT_AVX512 __attribute__((target(WEFT_AVX512_TARGET ",prefer-vector-width=512")))
+#define WEFT_TILES __attribute__((target(WEFT_AVX512_TARGET ",amx-tile,amx-bf16,prefer-vector-width=512")))
 #endif
-#define WEFT_TILES __attribute__((target("amx-tile,amx-bf16"))) WEFT_AVX512
 #define WEFT_AVX2 __attribute__((target("avx2,fma")))
 #define WEFT_BASE __attribute__((cold))  // x86 without AVX2 ended about 2013: it must work, and not cost compile time
 #else

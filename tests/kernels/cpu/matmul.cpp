@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cmath>
+#include <limits>
 
 #include "support.hpp"
 
@@ -118,6 +119,50 @@ TEST_CASE("matmul, bf16") { check_products<bf16, bf16, bf16>(); }
 TEST_CASE("matmul, bf16 operands into float") { check_products<bf16, bf16, float>(); }
 TEST_CASE("matmul, float times bf16") { check_products<float, bf16, float>(); }
 TEST_CASE("matmul, bf16 times float into bf16") { check_products<bf16, float, bf16>(); }
+
+// Split into parts of 8 bits, as tile registers want them, or not: a product of floats is exact to a float's own rounding. Without any one
+// of the parts' six products errors are 64 bounds and more.
+TEST_CASE("matmul, float: as exact where all terms have one sign or sizes differ much") {
+  const Index M = 40, N = 70;
+  for (Index K : {20, 64, 770, 3000})
+    for (bool wide : {false, true}) {
+      auto a = uniform(M * K, 0.5, 2, 1), b = uniform(K * N, 0.5, 2, 2);
+      for (std::size_t i = 0; wide && i < a.size(); ++i) a[i] = std::ldexp(a[i], static_cast<int>(i * 7 % 41) - 20);
+      const auto c = product(a, b, M, K, N, false, false);
+      double worst = 0;
+      for (Index i = 0; i < M; ++i)
+        for (Index j = 0; j < N; ++j) {
+          double sum = 0;
+          for (Index k = 0; k < K; ++k) sum += static_cast<double>(a[static_cast<std::size_t>(i * K + k)]) * b[static_cast<std::size_t>(k * N + j)];
+          worst = std::max(worst, std::abs(static_cast<double>(c[static_cast<std::size_t>(i * N + j)]) - sum) / sum);
+        }
+      INFO("K " << K << ", wide " << wide);
+      CHECK(worst <= 0x1p-24 * (8 + std::sqrt(static_cast<double>(K)) / 2));  // roundings of partial sums, the largest near the end
+    }
+}
+
+TEST_CASE("matmul, float: infinity, NaN and the largest numbers stay in their rows and columns") {
+  const float infinity = std::numeric_limits<float>::infinity(), most = std::numeric_limits<float>::max();
+  const Index K = 77, N = 34;
+  for (Index M : {2, 40}) {
+    auto a = uniform(M * K, 1, 2, 1);
+    const auto at = [&](Index i, Index k) -> float& { return a[static_cast<std::size_t>(i * K + k)]; };
+    const auto b = std::vector<float>(static_cast<std::size_t>(K * N), 0.5f);
+    const auto before = product(a, b, M, K, N, false, false);
+    for (const auto& [value, expected] : {std::pair{most, most / 2}, {-most, -most / 2}, {0x1.fep127f, 0x1.fep126f}, {infinity, infinity}, {-infinity, infinity},
+                                         {std::numeric_limits<float>::quiet_NaN(), infinity}}) {
+      at(1, 40) = value;
+      const auto c = product(a, b, M, K, N, false, false);
+      INFO("M " << M << ", " << value);
+      for (Index j = 0; j < N; ++j) {
+        const float got = c[static_cast<std::size_t>(N + j)];
+        CHECK((std::isfinite(expected) ? got == expected : !std::isfinite(got)));
+      }
+      for (Index i = 0; i < M * N; ++i)
+        if (i / N != 1) CHECK(c[static_cast<std::size_t>(i)] == before[static_cast<std::size_t>(i)]);
+    }
+  }
+}
 
 TEST_CASE("matmul: nobody wants c") {
   const auto a = uniform(4);
@@ -244,14 +289,13 @@ TEMPLATE_TEST_CASE("grouped_matmul and its weight gradient: each expert's rows, 
       auto expected = uniform<Grad>(E * K * M, -1, 1, 5);
       for (Index e = 0; e < E; ++e) {
         const Index row = offsets[static_cast<std::size_t>(e)], rows = offsets[static_cast<std::size_t>(e + 1)] - row;
+        // As it lies in memory: split floats' bits change where a and b change places.
         std::vector<Grad> sum(static_cast<std::size_t>(K * M));
-        kernels::matmul<T, T, Grad>(cpu{}, {x.data() + row * K, {K, rows}, {1, K}},
-                                    {dy.data() + row * M, {rows, M}, {M, 1}}, {sum.data(), {K, M}, {M, 1}});
-        for (Index k = 0; k < K; ++k)
-          for (Index m = 0; m < M; ++m) {
-            Grad& to = expected[static_cast<std::size_t>(e * strides[0] + k * strides[1] + m * strides[2])];
-            put(to, sum[static_cast<std::size_t>(k * M + m)], beta);
-          }
+        const In<T, cpu> x_T{x.data() + row * K, {K, rows}, {1, K}}, dy_T{dy.data() + row * M, {M, rows}, {1, M}};
+        const In<T, cpu> x_e{x.data() + row * K, {rows, K}, {K, 1}}, dy_e{dy.data() + row * M, {rows, M}, {M, 1}};
+        if (dw_transposed) kernels::matmul<T, T, Grad>(cpu{}, dy_T, x_e, {sum.data(), {M, K}, {K, 1}});
+        else kernels::matmul<T, T, Grad>(cpu{}, x_T, dy_e, {sum.data(), {K, M}, {M, 1}});
+        for (Index i = 0; i < K * M; ++i) put(expected[static_cast<std::size_t>(e * K * M + i)], sum[static_cast<std::size_t>(i)], beta);
       }
       CHECK(same_bits(dw, expected));
     }

@@ -34,19 +34,18 @@ constexpr Index sums_row(Index n) { return n + 16; }
 template <class P, class TA, class TB, class TC>
 void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Range<P> range) {
   using T = sum_t<P>;
-  const MicroKernels<P> micro = micro_kernels<P>();
-  const Index K = pieces(p.K, group<P>);
-  const bool odd = p.K % group<P> != 0;
+  const Index K = panel_depth<P>(p.K), missing = group<P> * K - p.K;
+  const MicroKernels<P> micro = micro_kernels<P>(K);
   if (K == 0) {
     const Scratch<T> zeros(n);
     std::fill_n(zeros.data(), n, T{0});
     return finish(p.c + m0 * p.c_m + n0, p.c_m, zeros.data(), 0, m, n, p.bias ? p.bias + n0 : nullptr, p.beta);
   }
   const TileShapesInUse shapes;
-  if (range.b == nullptr && m <= few_rows_most) return few_rows<P>(p, m0, n0, m, n);
+  if (range.b == nullptr && m <= few_rows_most<P>) return few_rows<P>(p, m0, n0, m, n, range.a);
   // Sums go straight to c where nothing is done to them afterwards, else through `sums`, as do those that a chain goes on from piece after
   // piece: c's rows may share a few sets of the cache.
-  const bool straight = std::is_same_v<TC, T> && p.bias == nullptr && (K <= micro.depth || (p.beta == 0 && micro.later == Into::add));
+  const bool straight = std::is_same_v<TC, T> && p.bias == nullptr && (p.beta == 0 ? K <= micro.depth || micro.later == Into::add : K <= micro.depth && !std::is_same_v<P, SplitPair>);
   const P* const a_as_is = rows_as_is<P>(p);
   const Index n_full = round_up(n, micro.width);
   const Index n_sums = sums_row(n_full);
@@ -59,7 +58,7 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
   for (Index k0 = range.begin; k0 < range.end; k0 += micro.depth) {
     const Index k = std::min(micro.depth, range.end - k0), row = packed_row<P>(k);
     const bool first = k0 == 0, last = k0 + k == K;
-    if (pack_a) pack_rows(rows.data(), p.a + m0 * p.a_m + group<P> * k0 * p.a_k, m, k, p.a_m, p.a_k, micro.rows, odd && last);
+    if (pack_a) pack_rows(rows.data(), p.a + m0 * p.a_m + group<P> * k0 * p.a_k, m, k, p.a_m, p.a_k, micro.rows, last ? missing : 0);
     const P* packed = rows.data();
     if (range.a) packed = range.a + (k0 - range.begin) / micro.depth * p.M * packed_row<P>(micro.depth) + m0 * row;
 
@@ -72,9 +71,9 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
       Index next_k = 0, next_n = range.next > 0 ? n0 + range.next : p.N;  // the panel after this one
       if (j + wide < n) next_k = k0, next_n = n0 + j + wide;
       else if (k0 + k < range.end) next_k = k0 + k, next_n = n0;
-      const Index next_rows = group<P> * std::min(micro.depth, range.end - next_k) - (odd ? 1 : 0), next_columns = std::min(micro.columns(), p.N - next_n);
+      const Index next_rows = group<P> * std::min(micro.depth, range.end - next_k) - missing, next_columns = std::min(micro.columns(), p.N - next_n);
       if (!range.b)
-        pack_columns(panel.data(), p.b + group<P> * k0 * p.b_k + (n0 + j) * p.b_n, k, valid, p.b_k, p.b_n, micro, 0, valid, odd && last);
+        pack_columns(panel.data(), p.b + group<P> * k0 * p.b_k + (n0 + j) * p.b_n, k, valid, p.b_k, p.b_n, micro, 0, valid, last ? missing : 0);
       row_blocks(micro, m, [&](Index i, Index high, int log) {
         if (!range.b && next_columns > 0)
           fetch_columns(p.b + group<P> * next_k * p.b_k + next_n * p.b_n, next_rows, next_columns, p.b_k, p.b_n, i / micro.rows, pieces(m, micro.rows));
@@ -96,11 +95,16 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
   }
 }
 
-/// Calls f with the type of panels for these operands: pairs of bf16 where the processor multiplies them, else what is summed in.
+/// Calls f with the type of panels for these operands: pairs of bf16 where the processor multiplies them, split floats where tile registers
+/// do, else what is summed in.
 template <class TA, class TB, class TC, class F>
 void with_panels(F&& f) {
   if constexpr (std::is_same_v<TA, bf16> && std::is_same_v<TB, bf16>)
     if (bf16_products()) return f(Pair{});
+#if defined(__x86_64__)
+  if constexpr (std::is_same_v<TA, float> && std::is_same_v<TB, float> && std::is_same_v<stat_t<TC>, float>)
+    if (bf16_tiles()) return f(SplitPair{});
+#endif
   f(stat_t<TC>{});
 }
 
@@ -131,6 +135,16 @@ struct Grid {
     const Index width = round_up(pieces(N, pieces(N, widest)), 32);
     return {std::min<Index>(256, round_up(pieces(M, pieces(8, pieces(N, width))), 32)), width};
   }
+  /// For split floats: eight of them at least, at first narrower ones, then lower ones too. One row of tiles stays one.
+  static Grid split(Index M, Index N) {
+    Grid tile{std::min<Index>(M, 256), std::min(N, widest)};
+    Index &m = tile.m, &n = tile.n;
+    while (tile.count(M, N) < 8 && n > 64) {
+      if (n >= m || M <= 256) n = round_up(n / 2, 32);
+      else m = round_up(m / 2, 32);
+    }
+    return tile;
+  }
   Index count(Index M, Index N) const { return pieces(M, m) * pieces(N, n); }
 
   static constexpr Index least_tiles = 16;  ///< enough for a few cores to share evenly
@@ -142,28 +156,30 @@ struct Grid {
 template <class P, class TA, class TB, class TC>
 void multiply_shared(const Problem<TA, TB, TC>& p) {
   using T = sum_t<P>;
-  const MicroKernels<P> micro = micro_kernels<P>();
-  constexpr Index most = Index{4} << 20;  // elements
-  const Index K = pieces(p.K, group<P>);
-  const bool odd = p.K % group<P> != 0, as_is = rows_as_is<P>(p) != nullptr;
+  constexpr Index most = (Index{16} << 20) / static_cast<Index>(sizeof(P));  // elements
+  const Index K = panel_depth<P>(p.K), missing = group<P> * K - p.K;
+  const MicroKernels<P> micro = micro_kernels<P>(K);
+  const bool as_is = rows_as_is<P>(p) != nullptr;
   // Tile registers are so fast that what passes through memory counts: sums of parts of K, a that was packed. So large tiles turn their own
   // rows of a there, unless others read these too and all fits one part.
-  const bool own_rows = rows_in_a_line<P>() && !as_is && (p.N <= std::min(Grid::widest, 2 * p.M) || (K <= 2048 && (p.M + p.N) * K > most / 2));
-  const Grid grid = own_rows ? Grid::largest(p.M, p.N) : Grid::balanced(p.M, p.N, p.K, 1, true);
+  constexpr bool split = std::is_same_v<P, SplitPair>;
+  const bool own_rows = on_tile_registers<P>() && !as_is && (split ? p.M > 256 : p.N <= std::min(Grid::widest, 2 * p.M) || (K <= 2048 && (p.M + p.N) * K > most / 2));
+  const Grid grid = split ? Grid::split(p.M, p.N) : own_rows ? Grid::largest(p.M, p.N) : Grid::balanced(p.M, p.N, p.K, 1, true);
+  const bool pack_b = !split || p.M > 256;
   const Index n_tiles = pieces(p.N, grid.n), m_tiles = pieces(p.M, grid.m), width = round_up(grid.n, micro.width);
-  const bool pack_a = !as_is && !own_rows && (p.M + n_tiles * width) * micro.depth <= most;
+  const bool pack_a = !as_is && !own_rows && (split || (p.M + n_tiles * width) * micro.depth <= most);
   // A part is `depth` of K by `slice` of the tiles' columns: all of them with a, else as deep as can be with enough tiles, of large ones four.
   const Index at_once = std::min(n_tiles, pieces(own_rows ? 4 : Grid::least_tiles, m_tiles));
-  const Index depth = std::min(K, std::max<Index>(1, (pack_a ? most / 2 / (p.M + n_tiles * width) : most / (at_once * width)) / micro.depth) * micro.depth);
+  const Index depth = std::min(K, std::max<Index>(1, (pack_a ? most / (split ? 1 : 2) / (p.M + n_tiles * width) : most / (at_once * width)) / micro.depth) * micro.depth);
   const Index slice = pack_a ? n_tiles : std::clamp<Index>(most / (width * depth), 1, n_tiles);
   const Index depths = pieces(K, depth), parts = pieces(n_tiles, slice) * depths;
-  const Index a_piece = p.M * packed_row<P>(micro.depth), a_size = pack_a ? pieces(depth, micro.depth) * a_piece : 0, b_size = slice * width * depth;
+  const Index a_piece = p.M * packed_row<P>(micro.depth), a_size = pack_a ? pieces(depth, micro.depth) * a_piece : 0, b_size = pack_b ? slice * width * depth : 0;
   const Scratch<P> packed(std::min<Index>(parts, 2) * (a_size + b_size));
   const Scratch<T> sums(depth < K ? slice * m_tiles * grid.m * sums_row(width) : 0);
   // Pieces of packing: long rows of b where there are enough of them.
   constexpr Index rows = 128;
   const Index k_pieces = pieces(depth, micro.depth), columns = (slice * k_pieces >= 16 ? 16 : 4) * micro.columns();
-  const Index a_pieces = pack_a ? k_pieces * pieces(p.M, rows) : 0, b_pieces = slice * k_pieces * pieces(grid.n, columns);
+  const Index a_pieces = pack_a ? k_pieces * pieces(p.M, rows) : 0, b_pieces = pack_b ? slice * k_pieces * pieces(grid.n, columns) : 0;
 
   struct Part {
     P *a, *b;
@@ -177,22 +193,22 @@ void multiply_shared(const Problem<TA, TB, TC>& p) {
   const auto pack = [&](const Part& to, Index i) {
     const Index k0 = to.begin + i % k_pieces * micro.depth, k = std::min(micro.depth, to.end - k0);
     if (k <= 0) return;
-    const bool last = odd && k0 + k == K;
+    const Index lacks = k0 + k == K ? missing : 0;
     if (i < a_pieces) {
       const Index m0 = i / k_pieces * rows;
       return pack_rows(to.a + i % k_pieces * a_piece + m0 * packed_row<P>(k), p.a + m0 * p.a_m + group<P> * k0 * p.a_k, std::min(rows, p.M - m0), k,
-                       p.a_m, p.a_k, micro.rows, last);
+                       p.a_m, p.a_k, micro.rows, lacks);
     }
     const Index t = (i - a_pieces) / k_pieces % slice, j = (i - a_pieces) / k_pieces / slice * columns;
     const Index n0 = (to.first + t) * grid.n, n = std::min(grid.n, p.N - n0);
     if (j < n)
       pack_columns(to.b + t * width * depth + (k0 - to.begin) * round_up(n, micro.width), p.b + group<P> * k0 * p.b_k + n0 * p.b_n, k, n, p.b_k, p.b_n,
-                   micro, j, std::min(j + columns, n), last);
+                   micro, j, std::min(j + columns, n), lacks);
   };
   const auto compute = [&](const Part& of, Index i) {
     const Index t = i / m_tiles, m0 = i % m_tiles * grid.m, n0 = (of.first + t) * grid.n;
     tile<P>(p, m0, n0, std::min(grid.m, p.M - m0), std::min(grid.n, p.N - n0),
-            {of.begin, of.end, pack_a ? of.a : nullptr, of.b + t * width * depth, depth < K ? sums.data() + i * grid.m * sums_row(width) : nullptr});
+            {of.begin, of.end, pack_a ? of.a : nullptr, pack_b ? of.b + t * width * depth : nullptr, depth < K ? sums.data() + i * grid.m * sums_row(width) : nullptr});
   };
   for (Index i = -1; i < parts; ++i) {
     const Part now = part(std::max<Index>(i, 0)), next = part(i + 1);
@@ -216,16 +232,25 @@ void multiply_panels(Index batch, Index M, Index N, Index K, GetProblem problem)
     }
 #endif
   // Packing beforehand gains nothing where a single row of tiles reads a as it is.
-  if (K > 0 && (batch == 1 || Grid::balanced(M, N, K, 1, true).count(M, N) >= Grid::least_tiles) && (M > 256 || (M > few_rows_most && !rows_as_is<P>(problem(0))))) {
+  if (K > 0 && (batch == 1 || Grid::balanced(M, N, K, 1, true).count(M, N) >= Grid::least_tiles) && (M > 256 || (M > few_rows_most<P> && !rows_as_is<P>(problem(0))))) {
     for (Index i = 0; i < batch; ++i) multiply_shared<P>(problem(i));
     return;
   }
   const Grid grid = Grid::balanced(M, N, K, batch, false);
   const Index m_tiles = pieces(M, grid.m), tiles = grid.count(M, N);
+  bool few = false;  // rows that all tiles read as they are packed here
+#if defined(__x86_64__)
+  if constexpr (std::is_same_v<P, SplitPair>) few = batch == 1 && M <= grid.m && takes_few_rows(problem(0), M);
+#endif
+  const Scratch<P> rows(few ? 16 * panel_depth<P>(K) : 0);
+#if defined(__x86_64__)
+  if constexpr (std::is_same_v<P, SplitPair>)
+    if (few) pack_few_rows(rows.data(), problem(0), 0, M);
+#endif
   parallel(batch * tiles, [&](Index i) {
     const Index m0 = i % tiles % m_tiles * grid.m, n0 = i % tiles / m_tiles * grid.n;
     tile<P>(problem(i / tiles), m0, n0, std::min(grid.m, M - m0), std::min(grid.n, N - n0),
-            {.begin = 0, .end = pieces(K, group<P>), .next = m_tiles == 1 ? grid.n : 0});
+            {.begin = 0, .end = panel_depth<P>(K), .a = few ? rows.data() : nullptr, .next = m_tiles == 1 ? grid.n : 0});
   });
 }
 template <class GetProblem>

@@ -2,8 +2,7 @@
 #pragma once
 
 #include "weft/core/scratch.hpp"
-#include "weft/kernels/cpu/gemm_pack.hpp"
-#include "weft/kernels/cpu/gemm_problem.hpp"
+#include "weft/kernels/cpu/gemm_pack_split.hpp"
 
 namespace weft::inline WEFT_ABI::kernels::gemm {
 
@@ -22,7 +21,7 @@ template <class P, class TA, class TB, class TC>
 void few_rows_by_columns(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n) {
   const MicroKernels<P> micro = micro_kernels<P>();
   const Index K = pieces(p.K, group<P>), depth = micro.later == Into::resume ? K : micro.depth, b_n = p.b_n / group<P>;
-  const bool turned = rows_in_a_line<P>();  // the tiles of the columns kernel want a turned
+  const bool turned = on_tile_registers<P>();  // the tiles of the columns kernel want a turned
   const P *const b = columns_as_is<P>(p) + n0 * b_n, *const a_as_is = turned && m > 1 ? nullptr : few_rows_as_is<P>(p);
   const Scratch<P> rows(a_as_is ? 0 : m * K);
   if (!a_as_is) {
@@ -41,10 +40,36 @@ void few_rows_by_columns(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index
   }
 }
 
+#if defined(__x86_64__)
+template <class TC>
+bool takes_few_rows(const Problem<float, float, TC>& p, Index m) {
+  return m <= few_rows_most<SplitPair> && p.b_k == 1;
+}
+/// In so many columns few_rows_split has m rows: where they are very few, it is quicker not to fill a tile up.
+constexpr Index few_rows_width(Index m) { return m <= 4 ? m : 16; }
+/// a's rows from m0 on as few_rows_split reads them: few_rows_width(m) panel_depth(K) elements.
+template <class TC>
+void pack_few_rows(SplitPair* to, const Problem<float, float, TC>& p, Index m0, Index m) {
+  const Index K = panel_depth<SplitPair>(p.K);
+  if (few_rows_width(m) == 16) return pack_columns(to, p.a + m0 * p.a_m, K, m, p.a_k, p.a_m, micro_kernels<SplitPair>(), 0, m, 2 * K - p.K);
+  for (Index r = 0; r < m; ++r) split_column(to->parts + r, m, p.a + (m0 + r) * p.a_m, p.a_k, p.K);
+}
+/// The same of float on tile registers: (m, n) of at most 16 rows and whole strips of columns.
+template <class TC>
+void few_rows_split(const Problem<float, float, TC>& p, const SplitPair* rows, Index m0, Index n0, Index m, Index n) {
+  const Index K = panel_depth<SplitPair>(p.K);
+  alignas(64) float sums[16 * strip_columns];
+  for (Index j = n0; j < n0 + n; j += strip_columns) {
+    columns_split(K, rows, few_rows_width(m), p.b + j * p.b_n, p.b_n, 2 * K - p.K, sums, m);
+    finish(p.c + m0 * p.c_m + j, p.c_m, sums, strip_columns, m, strip_columns, p.bias ? p.bias + j : nullptr, p.beta);
+  }
+}
+#endif
+
 /// The tile of c at (m0, n0), of (m, n), where m is small: the time goes into reading b, so it is read once, a few of
-/// its rows at a time. The chains go on from step to step, so the bits are those of `tile`.
+/// its rows at a time. The chains go on from step to step, so the bits are those of `tile`. `packed`: what pack_few_rows made, or null.
 template <class P, class TA, class TB, class TC>
-void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n) {
+void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, [[maybe_unused]] const P* packed) {
   using T = sum_t<P>;
   if constexpr (sizeof(P) == 4)
     if (const Index whole = n / strip_columns * strip_columns; m <= 8 && whole > 0 && p.K > 0 && columns_as_is<P>(p) != nullptr) {
@@ -52,9 +77,18 @@ void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n
       if (whole == n) return;
       n0 += whole, n -= whole;
     }
+#if defined(__x86_64__)
+  if constexpr (std::is_same_v<P, SplitPair>)
+    if (const Index whole = n / strip_columns * strip_columns; whole > 0 && takes_few_rows(p, m)) {
+      const Scratch<SplitPair> rows(packed ? 0 : few_rows_width(m) * panel_depth<P>(p.K));
+      if (!packed) pack_few_rows(rows.data(), p, m0, m), packed = rows.data();
+      few_rows_split(p, packed, m0, n0, m, whole);
+      if (whole == n) return;
+      n0 += whole, n -= whole;
+    }
+#endif
   const MicroKernels<P> micro = micro_kernels<P>();
-  const Index K = pieces(p.K, group<P>), depth = micro.later == Into::resume ? K : micro.depth;
-  const bool odd = p.K % group<P> != 0;
+  const Index K = panel_depth<P>(p.K), missing = group<P> * K - p.K, depth = micro.later == Into::resume ? K : micro.depth;
   const P* const a_as_is = few_rows_as_is<P>(p);
   const bool along_rows = p.b_n == 1, b_as_is = std::is_same_v<TB, P> && along_rows;
   const Index step = !along_rows ? (micro.depth % 96 == 0 ? 96 : 64) : b_as_is ? 64 : 16;  // each divides micro.depth
@@ -63,7 +97,7 @@ void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n
   const Scratch<P> rows(a_as_is ? 0 : m * row), panel(step * micro.columns());
   const Scratch<T> sums(m * n_full), part(depth < K ? m * n_full : 0);
   // Blocks of one row: one after the other, whatever a's strides.
-  if (!a_as_is) pack_rows(rows.data(), p.a + m0 * p.a_m, m, K, p.a_m, p.a_k, 1, odd);
+  if (!a_as_is) pack_rows(rows.data(), p.a + m0 * p.a_m, m, K, p.a_m, p.a_k, std::is_same_v<P, SplitPair> ? micro.rows : 1, missing);
 
   for (Index strip = 0, next = 0; strip < n; strip = next) {
     next = along_rows ? n : strip + micro.panel(n - strip);
@@ -76,16 +110,16 @@ void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n
         const TB* source = p.b + group<P> * k0 * p.b_k + (n0 + j) * p.b_n;
         // What comes next is fetched: of rows the next step's, of columns a share of the next strip's, which lie one after the other.
         if (along_rows && k0 + step < K)
-          fetch_columns(source + group<P> * step * p.b_k, group<P> * std::min(step, K - k0 - step) - (odd ? 1 : 0), valid, p.b_k, p.b_n, 0, 1);
+          fetch_columns(source + group<P> * step * p.b_k, group<P> * std::min(step, K - k0 - step) - missing, valid, p.b_k, p.b_n, 0, 1);
         if (const Index after = n0 + j + wide; !along_rows && after < p.N)
           fetch_columns(p.b + after * p.b_n, p.K, std::min(wide, p.N - after), p.b_k, p.b_n, k0 / step, pieces(K, step));
         const P* b = panel.data();
         Index b_k = wide;
         if constexpr (std::is_same_v<TB, P>)
           if (b_as_is && valid == wide) b = source, b_k = p.b_k;
-        if (b == panel.data()) pack_columns(panel.data(), source, k, valid, p.b_k, p.b_n, micro, 0, valid, odd && k0 + k == K);
-        row_blocks(micro, m, [&](Index i, Index, int log) {
-          const P* from = rows.data() + i * row + k0;
+        if (b == panel.data()) pack_columns(panel.data(), source, k, valid, p.b_k, p.b_n, micro, 0, valid, k0 + k == K ? missing : 0);
+        row_blocks(micro, m, [&](Index i, Index high, int log) {
+          const P* from = rows.data() + i * row + (std::is_same_v<P, SplitPair> ? high : 1) * k0;
           Index a_row = row, a_k = 1;
           if (a_as_is) a_row = p.a_m / group<P>, a_k = p.a_k, from = a_as_is + (m0 + i) * a_row + k0 * a_k;
           micro.block[wide / micro.width - 1][log](k, from, a_row, a_k, b, b_k, into + i * n_full + j, n_full,

@@ -6,9 +6,10 @@
 
 namespace weft::inline WEFT_ABI::kernels::gemm {
 
-/// Those of this process's instruction set; of pairs only where bf16_products().
+/// Those of this process's instruction set; of pairs only where bf16_products(). Split pairs, whose depth does not decide bits, are cut
+/// so that a panel and a block stay in the first cache, a K that just fits not at all.
 template <class T>
-MicroKernels<T> micro_kernels() {
+MicroKernels<T> micro_kernels([[maybe_unused]] Index K = 0) {
   constexpr Index lanes = 32 / static_cast<Index>(sizeof(T));
 #if defined(__x86_64__)
   if constexpr (std::is_same_v<T, Pair>)
@@ -16,12 +17,16 @@ MicroKernels<T> micro_kernels() {
       return {32, 16, 2, 128, Into::resume,
               {{micro_tiles<1, 1>, micro_tiles<2, 1>, micro_tiles<4, 1>, micro_tiles<8, 1>, micro_tiles<16, 1>, micro_tiles<32, 1>},
                {micro_tiles<1, 2>, micro_tiles<2, 2>, micro_tiles<4, 2>, micro_tiles<8, 2>, micro_tiles<16, 2>, micro_tiles<32, 2>}}};
-  if (isa() == Isa::avx512)
+  if constexpr (std::is_same_v<T, SplitPair>)
+    return {32, 16, 2, K <= 64 ? 64 : 48, Into::resume,
+            {{micro_split<1, 1>, micro_split<2, 1>, micro_split<4, 1>, micro_split<8, 1>, micro_split<16, 1>, micro_split<32, 1>},
+             {micro_split<1, 2>, micro_split<2, 2>, micro_split<4, 2>, micro_split<8, 2>, micro_split<16, 2>, micro_split<32, 2>}}};
+  else if (isa() == Isa::avx512)
     return {8, 2 * lanes, 3, 384, Into::add,
             {{micro_avx512<T, 1, 1>, micro_avx512<T, 2, 1>, micro_avx512<T, 4, 1>, micro_avx512<T, 8, 1>},
              {micro_avx512<T, 1, 2>, micro_avx512<T, 2, 2>, micro_avx512<T, 4, 2>, micro_avx512<T, 8, 2>},
              {micro_avx512<T, 1, 3>, micro_avx512<T, 2, 3>, micro_avx512<T, 4, 3>, micro_avx512<T, 8, 3>}}};
-  if constexpr (!std::is_same_v<T, Pair>) {
+  if constexpr (std::is_arithmetic_v<T>) {
     if (isa() == Isa::avx2)
       return {4, lanes, 3, 384, Into::add,
               {{micro_avx2<T, 1, 1>, micro_avx2<T, 2, 1>, micro_avx2<T, 4, 1>},
@@ -29,7 +34,7 @@ MicroKernels<T> micro_kernels() {
                {micro_avx2<T, 1, 3>, micro_avx2<T, 2, 3>, micro_avx2<T, 4, 3>}}};
   }
 #endif
-  if constexpr (std::is_same_v<T, Pair>) return {};
+  if constexpr (!std::is_arithmetic_v<T>) return {};
   else return {4, lanes, 1, 384, Into::add, {{micro_base<T, 1, 1>, micro_base<T, 2, 1>, micro_base<T, 4, 1>}}};
 }
 
@@ -53,10 +58,10 @@ ColumnsKernel<T> columns_kernel([[maybe_unused]] Index rows) {
   return nullptr;
 }
 
-/// True iff the blocks for panels of P read rows of a that lie one after the other, never interleaved.
+/// True iff the blocks for panels of P are of tile registers, which read rows of a that lie one after the other, never interleaved.
 template <class P>
-bool rows_in_a_line() {
-  return std::is_same_v<P, Pair> && bf16_tiles();
+bool on_tile_registers() {
+  return std::is_same_v<P, SplitPair> || (std::is_same_v<P, Pair> && bf16_tiles());
 }
 
 }  // namespace weft::inline WEFT_ABI::kernels::gemm

@@ -12,8 +12,15 @@ namespace weft::inline WEFT_ABI::kernels::gemm {
 struct Pair {
   bf16 first, second;
 };
+/// Of two floats that are 16 apart along K the three parts whose sum each is (gemm_split.hpp). Part by part lie 16 of them together: a step of
+/// 32 along K, to which K is filled up with zeros.
+struct SplitPair {
+  Pair parts[3];
+};
+/// Elements of the source that one of a panel holds.
+template <class T> inline constexpr Index group = std::is_arithmetic_v<T> ? 1 : 2;
 /// What elements of a panel are summed in.
-template <class T> using sum_t = std::conditional_t<std::is_same_v<T, Pair>, float, T>;
+template <class T> using sum_t = std::conditional_t<std::is_arithmetic_v<T>, T, float>;
 
 /// What happens to c: it is overwritten, added to, or is the sum so far that the chain goes on from.
 enum class Into { assign, add, resume };

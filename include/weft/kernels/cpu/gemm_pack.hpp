@@ -121,9 +121,6 @@ WEFT_INLINE inline void copy_block(T* to, Index to_row, const S* from, Index row
     for (Index i = 0; i < rows; ++i) to[i * to_row + j] = static_cast<T>(from[i * row + j * column]);
 }
 
-/// Elements of the source that one of a panel holds.
-template <class T> inline constexpr Index group = std::is_same_v<T, Pair> ? 2 : 1;
-
 /// to[i * to_row + j] = the pair from[2 i * row + j * column], from[(2 i + 1) * row + j * column], for i < rows, j < columns; the last
 /// row's second is zero where `odd`.
 WEFT_INLINE inline void copy_pairs(Pair* to, Index to_row, const bf16* from, Index row, Index column, Index rows, Index columns, bool odd) {
@@ -190,7 +187,7 @@ void fetch_columns(const S* from, Index k, Index n, Index b_k, Index b_n, Index 
 /// not at [(m + r) * k + i].
 template <class P>
 bool interleaved(Index m, Index a_m) {
-  return a_m == 1 && m > 1 && !rows_in_a_line<P>();
+  return a_m == 1 && m > 1 && !on_tile_registers<P>();
 }
 
 /// Rows of k pairs, to_row apart, where the source runs along m: pairs are made of its lines, then turned.
@@ -211,7 +208,7 @@ inline void turn_pairs(Pair* to, Index to_row, const bf16* from, Index m, Index 
 /// one bank of the cache.
 template <class P>
 Index packed_row(Index k) {
-  return rows_in_a_line<P>() ? 16 * (((k + 15) / 16) | 1) : k;
+  return std::is_same_v<P, Pair> && on_tile_registers<P>() ? 16 * (((k + 15) / 16) | 1) : k;
 }
 
 /// Packs a (m, k), element (r, i) at from[r * a_m + i * a_k]: rows packed_row apart, or, where a runs along m, in
@@ -220,7 +217,7 @@ template <class T, class S>
 void pack_rows(T* to, const S* from, Index m, Index k, Index a_m, Index a_k, Index rows, bool odd = false) {
   const Index to_row = packed_row<T>(k);
   if constexpr (std::is_same_v<T, Pair>)
-    if (a_m == 1 && m > 1 && rows_in_a_line<T>()) return turn_pairs(to, to_row, from, m, k, a_k, odd);
+    if (a_m == 1 && m > 1 && on_tile_registers<T>()) return turn_pairs(to, to_row, from, m, k, a_k, odd);
   const bool in_blocks = interleaved<T>(m, a_m);
   simd([=]() WEFT_INLINE {
     if constexpr (std::is_same_v<T, Pair>) {

@@ -26,6 +26,12 @@ struct Problem {
   int beta;
 };
 
+/// How many elements of a panel K makes, those of a whole step where panels hold whole steps.
+template <class P>
+constexpr Index panel_depth(Index K) {
+  return std::is_same_v<P, SplitPair> ? round_up(K, 32) / 2 : pieces(K, group<P>);
+}
+
 /// c (rows, columns) = sums + bias: added and rounded once.
 template <class TC, class TB>
 void finish(TC* c, Index c_row, const stat_t<TC>* sums, Index row, Index rows, Index columns, const TB* bias,
@@ -56,7 +62,7 @@ void row_blocks(const MicroKernels<T>& micro, Index m, Block block) {
 }
 
 /// Up to so many rows b is not packed beforehand.
-inline constexpr Index few_rows_most = 32;
+template <class P> inline constexpr Index few_rows_most = std::is_same_v<P, SplitPair> ? 16 : 32;
 
 /// Rows of a that a micro kernel can read as they are, as elements of a panel of P; null where they must be packed.
 template <class P, class TA, class TB, class TC>

@@ -3,7 +3,9 @@
 // block's size nor its place in it. Subnormal numbers count as zero, as the instruction has it.
 #pragma once
 
-#include "weft/kernels/cpu/gemm_micro.hpp"
+#include <algorithm>
+
+#include "weft/kernels/cpu/gemm_split.hpp"
 
 namespace weft::inline WEFT_ABI::kernels::gemm {
 
@@ -28,6 +30,9 @@ struct alignas(64) TileShapes {
 };
 
 template <int rows, int columns> inline constexpr TileShapes tile_shapes{rows, columns};
+inline const TileShapes& narrow_tile_shapes(Index columns) {
+  return columns == 1 ? tile_shapes<16, 1> : columns == 2 ? tile_shapes<16, 2> : columns == 3 ? tile_shapes<16, 3> : columns == 4 ? tile_shapes<16, 4> : tile_shapes<16, 16>;
+}
 /// What this thread's tile registers are set to; null: they are not in use.
 inline constinit thread_local const TileShapes* tile_shapes_in_use = nullptr;
 
@@ -134,6 +139,103 @@ WEFT_TILES void columns_tiles(Index k, const Pair* a, Index, Index a_k, const Pa
     for (Index j = 0; j < 16; ++j) c[r * 16 + j] = into == Into::add ? c[r * 16 + j] + sums[j * Rows + r] : sums[j * Rows + r];
 }
 
+// Of three parts of a and three of b those products that count, the smallest first; LOAD_A and LOAD_B fetch a part, MULTIPLY adds the product
+// of the last ones fetched.
+#define WEFT_TILE_PARTS(LOAD_A, LOAD_B, MULTIPLY)                                                                                              \
+  LOAD_A(0) LOAD_B(2) MULTIPLY LOAD_B(1) MULTIPLY LOAD_A(1) MULTIPLY LOAD_B(0) MULTIPLY LOAD_A(2) MULTIPLY LOAD_A(0) MULTIPLY
+
+/// A block of High rows and 16 Vectors columns of float: see Micro. Both sides lie as SplitPair says, `a` in blocks of High rows.
+template <int High, int Vectors>
+WEFT_TILES void micro_split(Index k, const SplitPair* a, Index, Index, const SplitPair* b, Index, float* c, Index c_row, Into into, const SplitPair* next) {
+  constexpr int rows = High < 16 ? High : 16;
+  constexpr bool two_rows = High == 32, two_columns = Vectors == 2;
+  use_tile_shapes(tile_shapes<rows, 16>);
+  const Index c_bytes = 4 * c_row, line = 64;
+  if (into == Into::resume) {
+    WEFT_TILE_LOAD(0, c, c_bytes);
+    if constexpr (two_columns) WEFT_TILE_LOAD(1, c + 16, c_bytes);
+    if constexpr (two_rows) WEFT_TILE_LOAD(2, c + 16 * c_row, c_bytes);
+    if constexpr (two_rows && two_columns) WEFT_TILE_LOAD(3, c + 16 * c_row + 16, c_bytes);
+  } else {
+    WEFT_TILE_ZERO(0);
+    if constexpr (two_columns) WEFT_TILE_ZERO(1);
+    if constexpr (two_rows) WEFT_TILE_ZERO(2);
+    if constexpr (two_rows && two_columns) WEFT_TILE_ZERO(3);
+  }
+  for (Index i = 0; i < k; i += tile_pairs, a += tile_pairs * High, b += tile_pairs * 16 * Vectors) {
+    const Pair *const x = a->parts, *const y = b->parts;
+#pragma GCC unroll 12
+    for (int l = 0; l < 12; ++l) __builtin_prefetch(reinterpret_cast<const Pair*>(next) + 16 * l);
+    next += 64;
+#define WEFT_LOAD_A(part)                                                            \
+  WEFT_TILE_LOAD(4, x + part * High * 16, line);                                     \
+  if constexpr (two_rows) WEFT_TILE_LOAD(5, x + part * High * 16 + 256, line);
+#define WEFT_LOAD_B(part)                                                            \
+  WEFT_TILE_LOAD(6, y + part * Vectors * 256, line);                                 \
+  if constexpr (two_columns) WEFT_TILE_LOAD(7, y + part * Vectors * 256 + 256, line);
+#define WEFT_MULTIPLY                                                                \
+  WEFT_TILE_MULTIPLY(0, 4, 6);                                                       \
+  if constexpr (two_columns) WEFT_TILE_MULTIPLY(1, 4, 7);                            \
+  if constexpr (two_rows) WEFT_TILE_MULTIPLY(2, 5, 6);                               \
+  if constexpr (two_rows && two_columns) WEFT_TILE_MULTIPLY(3, 5, 7);
+    WEFT_TILE_PARTS(WEFT_LOAD_A, WEFT_LOAD_B, WEFT_MULTIPLY)
+#undef WEFT_LOAD_A
+#undef WEFT_LOAD_B
+#undef WEFT_MULTIPLY
+  }
+  WEFT_TILE_STORE(0, c, c_bytes);
+  if constexpr (two_columns) WEFT_TILE_STORE(1, c + 16, c_bytes);
+  if constexpr (two_rows) WEFT_TILE_STORE(2, c + 16 * c_row, c_bytes);
+  if constexpr (two_rows && two_columns) WEFT_TILE_STORE(3, c + 16 * c_row + 16, c_bytes);
+}
+
+/// c (rows, 16) = a b of float, at most 16 rows, where b's columns lie one after the other and are read once: they are the rows of a tile, so
+/// the sums are turned. a lies as the columns of a panel, `width` of them; b has `missing` elements less than 2 k.
+WEFT_TILES inline void columns_split(Index k, const SplitPair* a, Index width, const float* b, Index b_n, Index missing, float* c, Index rows) {
+  use_tile_shapes(narrow_tile_shapes(width));
+  WEFT_TILE_ZERO(0);
+  alignas(64) Pair parts[2][3 * 256];
+  alignas(64) float filled[32];
+  const Index line = 64, row = 4 * width;
+  Index next = 0, column = 0;  // what is split next
+#define WEFT_SPLIT_COLUMNS(until)                                                                                        \
+  for (; next < k && column < until; ++column) {                                                                         \
+    const float* from = b + column * b_n + 2 * next;                                                                     \
+    __builtin_prefetch(from + 32, 0, 3); /* soon */                                                                      \
+    __builtin_prefetch(from + 48, 0, 3);                                                                                 \
+    __builtin_prefetch(from + 16 * b_n, 0, 2); /* of the next strip */                                                   \
+    __builtin_prefetch(from + 16 * b_n + 16, 0, 2);                                                                      \
+    if (const Index valid = 2 * (k - next) - missing; valid < 32) {                                                      \
+      std::fill(std::copy(from, from + valid, filled), filled + 32, 0.0f);                                               \
+      from = filled;                                                                                                     \
+    }                                                                                                                    \
+    split(from, from + 16, parts[next / tile_pairs % 2] + 16 * column, 256);                                             \
+  }
+  WEFT_SPLIT_COLUMNS(16)
+  // From here a step ahead and in between products: a tile waits until what it reads has left the store buffer.
+  for (Index i = 0; i < k; i += tile_pairs, a += tile_pairs * width) {
+    const Pair *const x = a->parts, *const y = parts[i / tile_pairs % 2];
+    next = i + tile_pairs, column = 0;
+#define WEFT_LOAD_A(part) WEFT_TILE_LOAD(6, x + part * 16 * width, row);
+#define WEFT_LOAD_B(part) WEFT_TILE_LOAD(4, y + part * 256, line);
+#define WEFT_MULTIPLY                                 \
+  WEFT_TILE_MULTIPLY(0, 4, 6);                        \
+  until = std::min<Index>(16, until + 3);             \
+  WEFT_SPLIT_COLUMNS(until)
+    Index until = 0;
+    WEFT_TILE_PARTS(WEFT_LOAD_A, WEFT_LOAD_B, WEFT_MULTIPLY)
+#undef WEFT_LOAD_A
+#undef WEFT_LOAD_B
+#undef WEFT_MULTIPLY
+#undef WEFT_SPLIT_COLUMNS
+  }
+  alignas(64) float turned[16 * 16];
+  WEFT_TILE_STORE(0, turned, row);
+  for (Index r = 0; r < rows; ++r)
+    for (Index j = 0; j < 16; ++j) c[r * 16 + j] = turned[j * width + r];
+}
+
+#undef WEFT_TILE_PARTS
 #undef WEFT_TILE_ZERO
 #undef WEFT_TILE_LOAD
 #undef WEFT_TILE_STORE

@@ -88,7 +88,7 @@ void grouped_matmul(cpu, In<TA, cpu> x, In<TB, cpu> w, In<std::int64_t, cpu> off
                                       y.data + row * y.strides[0], y.strides[0], y.beta};
     const Index m0 = i % m_tiles(e) * grid.m, n0 = i / m_tiles(e) * grid.n;
     gemm::with_panels<TA, TB, TC>([&]<class P>(P) {
-      gemm::tile<P>(p, m0, n0, std::min(grid.m, N - m0), std::min(grid.n, M - n0), {0, gemm::pieces(K, gemm::group<P>)});
+      gemm::tile<P>(p, m0, n0, std::min(grid.m, N - m0), std::min(grid.n, M - n0), {0, gemm::panel_depth<P>(K)});
     });
   });
 }
@@ -117,7 +117,7 @@ void grouped_matmul_weight_gradient(cpu, In<TA, cpu> x, In<TB, cpu> dy, In<std::
                                       dy.data + row * dy.strides[0], dy.strides[0], dy.strides[1], nullptr,
                                       dw.data + e * dw.strides[0], dw.strides[1], dw.beta};
     gemm::with_panels<TA, TB, TC>([&]<class P>(P) {
-      gemm::tile<P>(p, m0, n0, std::min(grid.m, K - m0), std::min(grid.n, M - n0), {0, gemm::pieces(rows, gemm::group<P>)});
+      gemm::tile<P>(p, m0, n0, std::min(grid.m, K - m0), std::min(grid.n, M - n0), {0, gemm::panel_depth<P>(rows)});
     });
   });
 }
