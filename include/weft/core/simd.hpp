@@ -63,7 +63,7 @@ inline bool find_bf16_tiles() {
 }
 }  // namespace detail
 
-/// True iff products of bf16 use tile registers (Intel AMX), which the system must permit and is asked for here. Any WEFT_ISA does without.
+/// True iff products of bf16 and float use tile registers (Intel AMX), which the system must permit and is asked for here. Any WEFT_ISA does without.
 inline bool bf16_tiles() {
   static const bool found = detail::find_bf16_tiles();
   return found;

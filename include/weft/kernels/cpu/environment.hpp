@@ -24,7 +24,7 @@ inline std::map<std::string, std::string> environment() {
   e["compiler"] = "g++ " __VERSION__;
 #endif
   e["instruction set"] = std::string(name(isa())) + (bf16_tiles() ? " with bf16 tiles" : bf16_products() ? " with bf16 products" : "");
-  e["float products"] = bf16_tiles() ? "of three bf16 parts, exact to float's rounding; any WEFT_ISA does without" : "of float";
+  if (bf16_tiles()) e["float products"] = "in bf16 parts";
 #if defined(WEFT_ONEDNN)
   const dnnl_version_t* v = dnnl_version();
   e["oneDNN"] = std::to_string(v->major) + "." + std::to_string(v->minor) + "." + std::to_string(v->patch);

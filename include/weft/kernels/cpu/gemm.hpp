@@ -1,7 +1,7 @@
 // Matrix products as tiles, of real types and any strides. Each element is a chain of multiply-adds (fused from AVX2 on) over pieces of 384
 // along K, and the pieces are added in order; of bf16 the links are pairs along K where the processor multiplies these, and on tile
-// registers all of K is one chain of steps of 32 (gemm_tiles.hpp). Its bits depend on its row, its column and K alone, never on M, N, the
-// batch, the layout, the tiles or the number of threads. oneDNN's dnnl_sgemm, a little faster on some shapes and slower on others, does not
+// registers, of float too (gemm_split.hpp), all of K is one chain of steps of 32 (gemm_tiles.hpp). Its bits depend on its row, its column and
+// K alone, never on M, N, the batch, the layout, the tiles or the number of threads; which operand is a counts for split floats. oneDNN's dnnl_sgemm, a little faster on some shapes and slower on others, does not
 // have that, so it is a choice of the build.
 #pragma once
 
@@ -45,7 +45,9 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
   if (range.b == nullptr && m <= few_rows_most<P>) return few_rows<P>(p, m0, n0, m, n, range.a);
   // Sums go straight to c where nothing is done to them afterwards, else through `sums`, as do those that a chain goes on from piece after
   // piece: c's rows may share a few sets of the cache.
-  const bool straight = std::is_same_v<TC, T> && p.bias == nullptr && (p.beta == 0 ? K <= micro.depth || micro.later == Into::add : K <= micro.depth && !std::is_same_v<P, SplitPair>);
+  constexpr bool split = std::is_same_v<P, SplitPair>;  // whose blocks do not add to c
+  const bool whole = K <= micro.depth, in_order = p.beta == 0 ? whole || micro.later == Into::add : whole && !split;
+  const bool straight = std::is_same_v<TC, T> && p.bias == nullptr && in_order;
   const P* const a_as_is = rows_as_is<P>(p);
   const Index n_full = round_up(n, micro.width);
   const Index n_sums = sums_row(n_full);
@@ -151,7 +153,7 @@ struct Grid {
   static constexpr Index widest = 768;
 };
 
-/// Packs b, and a where it must be, once for all tiles, as much of them at a time as buffers of a few MiB hold. While the tiles of
+/// Packs b, and a where it must be, or of split floats the one that tiles share, once for all tiles, as much of them at a time as buffers of a few MiB hold. While the tiles of
 /// one part are computed the next is packed: these small pieces fill what would be waiting at the end.
 template <class P, class TA, class TB, class TC>
 void multiply_shared(const Problem<TA, TB, TC>& p) {
@@ -170,7 +172,8 @@ void multiply_shared(const Problem<TA, TB, TC>& p) {
   const bool pack_a = !as_is && !own_rows && (split || (p.M + n_tiles * width) * micro.depth <= most);
   // A part is `depth` of K by `slice` of the tiles' columns: all of them with a, else as deep as can be with enough tiles, of large ones four.
   const Index at_once = std::min(n_tiles, pieces(own_rows ? 4 : Grid::least_tiles, m_tiles));
-  const Index depth = std::min(K, std::max<Index>(1, (pack_a ? most / (split ? 1 : 2) / (p.M + n_tiles * width) : most / (at_once * width)) / micro.depth) * micro.depth);
+  const Index packed_lines = p.M + (pack_b ? n_tiles * width : 0);  // with a
+  const Index depth = std::min(K, std::max<Index>(1, (pack_a ? most / (split ? 1 : 2) / packed_lines : most / (at_once * width)) / micro.depth) * micro.depth);
   const Index slice = pack_a ? n_tiles : std::clamp<Index>(most / (width * depth), 1, n_tiles);
   const Index depths = pieces(K, depth), parts = pieces(n_tiles, slice) * depths;
   const Index a_piece = p.M * packed_row<P>(micro.depth), a_size = pack_a ? pieces(depth, micro.depth) * a_piece : 0, b_size = pack_b ? slice * width * depth : 0;
@@ -239,14 +242,10 @@ void multiply_panels(Index batch, Index M, Index N, Index K, GetProblem problem)
   const Grid grid = Grid::balanced(M, N, K, batch, false);
   const Index m_tiles = pieces(M, grid.m), tiles = grid.count(M, N);
   bool few = false;  // rows that all tiles read as they are packed here
-#if defined(__x86_64__)
   if constexpr (std::is_same_v<P, SplitPair>) few = batch == 1 && M <= grid.m && takes_few_rows(problem(0), M);
-#endif
-  const Scratch<P> rows(few ? 16 * panel_depth<P>(K) : 0);
-#if defined(__x86_64__)
+  const Scratch<P> rows(few ? few_rows_width(M) * panel_depth<P>(K) : 0);
   if constexpr (std::is_same_v<P, SplitPair>)
     if (few) pack_few_rows(rows.data(), problem(0), 0, M);
-#endif
   parallel(batch * tiles, [&](Index i) {
     const Index m0 = i % tiles % m_tiles * grid.m, n0 = i % tiles / m_tiles * grid.n;
     tile<P>(problem(i / tiles), m0, n0, std::min(grid.m, M - m0), std::min(grid.n, N - n0),

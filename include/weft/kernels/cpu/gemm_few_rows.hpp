@@ -1,6 +1,7 @@
 // Matrix products of few rows, as decoding has them: bound by reading b.
 #pragma once
 
+#include "weft/core/parallel.hpp"
 #include "weft/core/scratch.hpp"
 #include "weft/kernels/cpu/gemm_pack_split.hpp"
 
@@ -40,19 +41,21 @@ void few_rows_by_columns(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index
   }
 }
 
-#if defined(__x86_64__)
+/// What few_rows_split takes of split floats, and in how many columns it has m rows: where they are very few, it is quicker not to fill a tile up.
 template <class TC>
 bool takes_few_rows(const Problem<float, float, TC>& p, Index m) {
   return m <= few_rows_most<SplitPair> && p.b_k == 1;
 }
-/// In so many columns few_rows_split has m rows: where they are very few, it is quicker not to fill a tile up.
 constexpr Index few_rows_width(Index m) { return m <= 4 ? m : 16; }
+
+#if defined(__x86_64__)
 /// a's rows from m0 on as few_rows_split reads them: few_rows_width(m) panel_depth(K) elements.
 template <class TC>
 void pack_few_rows(SplitPair* to, const Problem<float, float, TC>& p, Index m0, Index m) {
+  const FlushDenormals flush;  // the caller may be outside of all parallel pieces
   const Index K = panel_depth<SplitPair>(p.K);
   if (few_rows_width(m) == 16) return pack_columns(to, p.a + m0 * p.a_m, K, m, p.a_k, p.a_m, micro_kernels<SplitPair>(), 0, m, 2 * K - p.K);
-  for (Index r = 0; r < m; ++r) split_column(to->parts + r, m, p.a + (m0 + r) * p.a_m, p.a_k, p.K);
+  for (Index r = 0; r < m; ++r) split_column(words(to) + r, m, p.a + (m0 + r) * p.a_m, p.a_k, p.K);
 }
 /// The same of float on tile registers: (m, n) of at most 16 rows and whole strips of columns.
 template <class TC>
@@ -91,12 +94,12 @@ void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n
   const Index K = panel_depth<P>(p.K), missing = group<P> * K - p.K, depth = micro.later == Into::resume ? K : micro.depth;
   const P* const a_as_is = few_rows_as_is<P>(p);
   const bool along_rows = p.b_n == 1, b_as_is = std::is_same_v<TB, P> && along_rows;
-  const Index step = !along_rows ? (micro.depth % 96 == 0 ? 96 : 64) : b_as_is ? 64 : 16;  // each divides micro.depth
+  const Index step = !along_rows ? (micro.depth % 96 == 0 ? 96 : 64) : b_as_is ? 64 : 16;  // each divides `depth`, or that is all of K
   const Index n_full = round_up(n, micro.width);
   const Index row = packed_row<P>(K);
   const Scratch<P> rows(a_as_is ? 0 : m * row), panel(step * micro.columns());
   const Scratch<T> sums(m * n_full), part(depth < K ? m * n_full : 0);
-  // Blocks of one row: one after the other, whatever a's strides.
+  // Blocks of one row: one after the other, whatever a's strides. Split floats lie in the blocks that are multiplied.
   if (!a_as_is) pack_rows(rows.data(), p.a + m0 * p.a_m, m, K, p.a_m, p.a_k, std::is_same_v<P, SplitPair> ? micro.rows : 1, missing);
 
   for (Index strip = 0, next = 0; strip < n; strip = next) {

@@ -17,6 +17,9 @@ struct Pair {
 struct SplitPair {
   Pair parts[3];
 };
+inline Pair* words(SplitPair* panel) { return reinterpret_cast<Pair*>(panel); }
+inline const Pair* words(const SplitPair* panel) { return reinterpret_cast<const Pair*>(panel); }
+
 /// Elements of the source that one of a panel holds.
 template <class T> inline constexpr Index group = std::is_arithmetic_v<T> ? 1 : 2;
 /// What elements of a panel are summed in.
@@ -37,7 +40,7 @@ struct MicroKernels {
   Index rows;            ///< of the largest block, a power of two
   Index width;           ///< of one vector: panels of b are multiples of it
   Index vectors;         ///< in a full panel of b
-  Index depth;           ///< of the pieces that K is cut into, a multiple of 64. It decides bits
+  Index depth;           ///< of the pieces that K is cut into. It decides bits where `later` adds
   Into later;            ///< what a piece after the first does to the sums so far: add, or resume, so that all of K is one chain
   Micro<T> block[3][6];  ///< by the vectors - 1 and by log2 of the rows: 1, 2, 4, ...
 

@@ -63,7 +63,7 @@ inline void pack_columns(SplitPair* to, const float* from, Index k, Index n, Ind
   const auto pack = [&](Index i, Index j, Index wide, Index ahead) {
     const Index columns = std::min(wide, n - j), valid = std::min<Index>(32, 2 * (k - i) - missing);
     const float* const source = from + 2 * i * b_k + j * b_n;
-    Pair* const panel = to[j * k + i * wide].parts;
+    Pair* const panel = words(to + j * k + i * wide);
     if (b_n == 1 && columns == wide && valid == 32) split_lines(panel, source, b_k, wide, ahead);
     else split_lines(panel, straight(source, b_k, b_n, valid, columns, wide, ahead), wide, wide, 0);
   };
@@ -85,20 +85,18 @@ inline void pack_rows(SplitPair* to, const float* from, Index m, Index k, Index 
   const auto pack = [&](Index r, Index i, Index high) {
     const float* const source = from + r * a_m + 2 * i * a_k;
     const Index valid = std::min<Index>(32, 2 * (k - i) - missing);
-    Pair* const block = to[r * k + i * high].parts;
+    Pair* const block = words(to + r * k + i * high);
     if (a_k == 1 && valid == 32) split_rows(block, source, a_m, high, 2 * k);
     else split_rows(block, straight(source, a_m, a_k, high, valid, 32, 32 * a_k), 32, high, 0);
   };
-  const auto blocks = [&](auto f) {
-    for (Index r = 0, high = rows; r < m; r += high) {
-      while (high > m - r) high /= 2;
-      f(r, high);
-    }
-  };
+  MicroKernels<SplitPair> blocks = micro_kernels<SplitPair>();
+  blocks.rows = rows;
   if (a_m == 1)
-    for (Index i = 0; i < k; i += tile_pairs) blocks([&](Index r, Index high) { pack(r, i, high); });
+    for (Index i = 0; i < k; i += tile_pairs) row_blocks(blocks, m, [&](Index r, Index high, int) { pack(r, i, high); });
   else
-    blocks([&](Index r, Index high) { for (Index i = 0; i < k; i += tile_pairs) pack(r, i, high); });
+    row_blocks(blocks, m, [&](Index r, Index high, int) {
+      for (Index i = 0; i < k; i += tile_pairs) pack(r, i, high);
+    });
 }
 
 #endif

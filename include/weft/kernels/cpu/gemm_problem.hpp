@@ -61,7 +61,7 @@ void row_blocks(const MicroKernels<T>& micro, Index m, Block block) {
   }
 }
 
-/// Up to so many rows b is not packed beforehand.
+/// Up to so many rows the time goes into reading b.
 template <class P> inline constexpr Index few_rows_most = std::is_same_v<P, SplitPair> ? 16 : 32;
 
 /// Rows of a that a micro kernel can read as they are, as elements of a panel of P; null where they must be packed.

@@ -1,8 +1,9 @@
 // Products of float on tile registers, which multiply bf16 some ten times as fast as other units multiply float. A float is the sum of
-// three bf16 parts (8 bits of its 24 each), and of the nine products of parts the six largest are added, the small ones first. What is left
-// out is below 2^-25 of a product of two floats, less than a float's own rounding, and sums of K products are rounded 6 K / 32 times instead of
-// K. Infinite operands give NaN, as infinity times a part that is zero; parts below 2^-126, of numbers below 2^-108, count as zero. After
-// "Leveraging the bfloat16 artificial intelligence datatype for higher-precision computations" (Henry, Tang, Heinecke 2019).
+// three bf16 parts (8 bits of its 24 each), and of the nine products of parts the six largest are added, the largest last. What is left out is
+// at most 2^-24 of a product of two floats, a float's own rounding, and 2^-27 by the median. The running sum is rounded six times in 32 products,
+// those within a step at their own, smaller size. At the ends of the range: infinite operands give NaN, as infinity times a part that is zero,
+// and so may products above 2^127; parts and their products below 2^-126 count as zero, of operands below 2^-103, of results below 2^-102.
+// After "Leveraging the bfloat16 artificial intelligence datatype for higher-precision computations" (Henry, Tang, Heinecke 2019).
 #pragma once
 
 #include "weft/kernels/cpu/gemm_micro.hpp"
@@ -35,13 +36,12 @@ WEFT_TILES WEFT_INLINE inline void split(const float* low, const float* high, Pa
     }
 #pragma GCC unroll 2
   for (int i = 0; i < 2; ++i) {
-    second[i] = reinterpret_cast<Words>(rest[i]) & upper;
+    second[i] = (reinterpret_cast<Words>(rest[i]) + 0x8000) & upper;
     third[i] = reinterpret_cast<Words>(rest[i] - reinterpret_cast<Vec>(second[i]));
   }
-  // The lower halves of parts are zero, but for NaN, which is all that its sums become.
   *reinterpret_cast<Words*>(to) = first[0] >> 16 | first[1];
   *reinterpret_cast<Words*>(to + part) = second[0] >> 16 | second[1];
-  *reinterpret_cast<Words*>(to + 2 * part) = third[0] >> 16 | third[1];
+  *reinterpret_cast<Words*>(to + 2 * part) = third[0] >> 16 | (third[1] & upper);
 }
 #undef WEFT_ANY_NOT_FINITE
 

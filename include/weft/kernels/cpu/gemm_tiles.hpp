@@ -1,9 +1,10 @@
-// The innermost blocks for bf16 on tile registers (Intel AMX): a tile is 16 rows of 64 bytes, one instruction multiplies 16 x 32 by 32 x 16
+// The innermost blocks for bf16, and for float in parts of bf16, on tile registers (Intel AMX): a tile is 16 rows of 64 bytes, one instruction multiplies 16 x 32 by 32 x 16
 // elements. Each element is one chain over such steps of 32 along K, the last filled up with zeros, so its bits depend on neither the
 // block's size nor its place in it. Subnormal numbers count as zero, as the instruction has it.
 #pragma once
 
 #include <algorithm>
+#include <cassert>
 
 #include "weft/kernels/cpu/gemm_split.hpp"
 
@@ -139,18 +140,20 @@ WEFT_TILES void columns_tiles(Index k, const Pair* a, Index, Index a_k, const Pa
     for (Index j = 0; j < 16; ++j) c[r * 16 + j] = into == Into::add ? c[r * 16 + j] + sums[j * Rows + r] : sums[j * Rows + r];
 }
 
-// Of three parts of a and three of b those products that count, the smallest first; LOAD_A and LOAD_B fetch a part, MULTIPLY adds the product
-// of the last ones fetched.
+// Of three parts of a and three of b those products that count, the largest last, in an order that fetches least; LOAD_A and LOAD_B fetch a
+// part, MULTIPLY adds the product of the last ones fetched.
 #define WEFT_TILE_PARTS(LOAD_A, LOAD_B, MULTIPLY)                                                                                              \
   LOAD_A(0) LOAD_B(2) MULTIPLY LOAD_B(1) MULTIPLY LOAD_A(1) MULTIPLY LOAD_B(0) MULTIPLY LOAD_A(2) MULTIPLY LOAD_A(0) MULTIPLY
 
-/// A block of High rows and 16 Vectors columns of float: see Micro. Both sides lie as SplitPair says, `a` in blocks of High rows.
+/// A block of High rows and 16 Vectors columns of float: see Micro, but it does not add. Both sides lie as SplitPair says, `a` in blocks of
+/// High rows.
 template <int High, int Vectors>
 WEFT_TILES void micro_split(Index k, const SplitPair* a, Index, Index, const SplitPair* b, Index, float* c, Index c_row, Into into, const SplitPair* next) {
   constexpr int rows = High < 16 ? High : 16;
   constexpr bool two_rows = High == 32, two_columns = Vectors == 2;
   use_tile_shapes(tile_shapes<rows, 16>);
   const Index c_bytes = 4 * c_row, line = 64;
+  assert(into != Into::add);
   if (into == Into::resume) {
     WEFT_TILE_LOAD(0, c, c_bytes);
     if constexpr (two_columns) WEFT_TILE_LOAD(1, c + 16, c_bytes);
@@ -163,9 +166,9 @@ WEFT_TILES void micro_split(Index k, const SplitPair* a, Index, Index, const Spl
     if constexpr (two_rows && two_columns) WEFT_TILE_ZERO(3);
   }
   for (Index i = 0; i < k; i += tile_pairs, a += tile_pairs * High, b += tile_pairs * 16 * Vectors) {
-    const Pair *const x = a->parts, *const y = b->parts;
+    const Pair *const x = words(a), *const y = words(b);
 #pragma GCC unroll 12
-    for (int l = 0; l < 12; ++l) __builtin_prefetch(reinterpret_cast<const Pair*>(next) + 16 * l);
+    for (int l = 0; l < 12; ++l) __builtin_prefetch(words(next) + 16 * l);
     next += 64;
 #define WEFT_LOAD_A(part)                                                            \
   WEFT_TILE_LOAD(4, x + part * High * 16, line);                                     \
@@ -214,7 +217,7 @@ WEFT_TILES inline void columns_split(Index k, const SplitPair* a, Index width, c
   WEFT_SPLIT_COLUMNS(16)
   // From here a step ahead and in between products: a tile waits until what it reads has left the store buffer.
   for (Index i = 0; i < k; i += tile_pairs, a += tile_pairs * width) {
-    const Pair *const x = a->parts, *const y = parts[i / tile_pairs % 2];
+    const Pair *const x = words(a), *const y = parts[i / tile_pairs % 2];
     next = i + tile_pairs, column = 0;
 #define WEFT_LOAD_A(part) WEFT_TILE_LOAD(6, x + part * 16 * width, row);
 #define WEFT_LOAD_B(part) WEFT_TILE_LOAD(4, y + part * 256, line);
