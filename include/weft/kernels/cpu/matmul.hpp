@@ -1,5 +1,5 @@
 // Matrix multiplication on the CPU: plain, batched, and grouped by expert, for real types. The bits of an
-// element depend on its row, its column and K alone (kernels/cpu/gemm.hpp).
+// element depend on its row, its column and K alone, of float on tile registers also on which comes first (kernels/cpu/gemm.hpp).
 #pragma once
 
 #include <cassert>
