@@ -1,6 +1,7 @@
 // Against a plain loop in double, whose own error is far below the bounds; and bits that depend on the inputs alone.
 #include "weft/kernels/cpu/matmul.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -121,7 +122,7 @@ TEST_CASE("matmul, float times bf16") { check_products<float, bf16, float>(); }
 TEST_CASE("matmul, bf16 times float into bf16") { check_products<bf16, float, bf16>(); }
 
 // Split into parts of 8 bits, as tile registers want them, or not: a product of floats is exact to a float's own rounding. At K 20 an error is
-// three bounds or more where any one of the parts' six products is left out.
+// 2.6 bounds or more where any one of the parts' six products is left out, with sizes that differ 8.
 TEST_CASE("matmul, float: as exact where all terms have one sign or sizes differ much") {
   const Index M = 40, N = 70;
   for (Index K : {20, 64, 770, 3000})
@@ -177,6 +178,19 @@ TEST_CASE("matmul, float: subnormal numbers and their neighbours count for nothi
       const std::vector<float> top(a.begin(), a.begin() + rows * K);
       CHECK(same_bits(std::vector<float>(many.begin(), many.begin() + rows * N), product(top, b, rows, K, N, false, true)));
     }
+  }
+}
+
+TEST_CASE("matmul, float: subnormal numbers are zeros, whoever calls, but for what a part of them may leave") {
+  const Index M = 40, K = 64, N = 34;
+  auto b = uniform(N * K, -1, 1, 2);
+  for (float& x : b) x *= 0x1p30f;
+  for (const float tiny : {3e-39f, -1.1754e-38f}) {  // the second rounds up to 2^-126 where it is cut to 8 bits
+    const auto many = product(std::vector<float>(static_cast<std::size_t>(M * K), tiny), b, M, K, N, false, true);
+    CHECK(std::all_of(many.begin(), many.end(), [](float x) { return std::abs(x) <= 0x1p-126f * 0x1p30f * 0x1p-16f * K; }));  // by a third part of b
+    for (Index rows : {1, 4, 5, 16, 17})
+      CHECK(same_bits(std::vector<float>(many.begin(), many.begin() + rows * N),
+                      product(std::vector<float>(static_cast<std::size_t>(rows * K), tiny), b, rows, K, N, false, true)));
   }
 }
 

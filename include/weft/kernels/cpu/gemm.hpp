@@ -1,8 +1,8 @@
 // Matrix products as tiles, of real types and any strides. Each element is a chain of multiply-adds (fused from AVX2 on) over pieces of 384
 // along K, and the pieces are added in order; of bf16 the links are pairs along K where the processor multiplies these, and on tile
 // registers, of float too (gemm_split.hpp), all of K is one chain of steps of 32 (gemm_tiles.hpp). Its bits depend on its row, its column and
-// K alone, never on M, N, the batch, the layout, the tiles or the number of threads; which operand is a counts for split floats. oneDNN's dnnl_sgemm, a little faster on some shapes and slower on others, does not
-// have that, so it is a choice of the build.
+// K alone, never on M, N, the batch, the layout, the tiles or the number of threads; which operand is a counts for split floats. oneDNN's
+// dnnl_sgemm, a little faster on some shapes and slower on others, does not have that, so it is a choice of the build.
 #pragma once
 
 #include <algorithm>
@@ -153,8 +153,9 @@ struct Grid {
   static constexpr Index widest = 768;
 };
 
-/// Packs b, and a where it must be, or of split floats the one that tiles share, once for all tiles, as much of them at a time as buffers of a few MiB hold. While the tiles of
-/// one part are computed the next is packed: these small pieces fill what would be waiting at the end.
+/// Packs b, and a where it must be, once for all tiles, as much of them at a time as buffers of a few MiB hold; of split floats in one row
+/// of tiles a alone, which all tiles read. While the tiles of one part are computed the next is packed: these small pieces fill what would
+/// be waiting at the end.
 template <class P, class TA, class TB, class TC>
 void multiply_shared(const Problem<TA, TB, TC>& p) {
   using T = sum_t<P>;
