@@ -105,13 +105,16 @@ void attention_forward(cpu, In<T, cpu> q, In<T, cpu> k, In<T, cpu> v, Out<T, cpu
   parallel(n.B * n.K * parts, [&](Index i) {
     // Long ones first: later queries see more keys.
     const Index b = i / parts / n.K, kv_head = i / parts % n.K, part = parts - 1 - i % parts, begin = part * blocks / parts, end = (part + 1) * blocks / parts;
-    if constexpr (std::is_same_v<T, bf16>)
-      if (attention::tiles_take(n)) {
-        for (Index c = end; c-- > begin;) attention::forward_block_tiles(n, q, k, v, y, lse, attention::Columns(n, b, kv_head, c));
-        return;
-      }
     const attention::Columns first(n, b, kv_head, begin), last(n, b, kv_head, end - 1);
     const Index from = n.keys_from(b, first.first), to = n.keys_until(end);
+#if defined(__x86_64__)
+    if constexpr (attention::for_tiles<T>)
+      if (attention::tiles_take(n)) {
+        const attention::KeyTiles<T> keys(k, first, from, to, end - begin, false), values(v, first, from, to, end - begin, true);
+        for (Index c = end; c-- > begin;) attention::forward_block_tiles<T>(n, q, keys, values, y, lse, attention::Columns(n, b, kv_head, c));
+        return;
+      }
+#endif
     const attention::KeyBlocks<T> keys(k, first, from, to, end - begin), values(v, first, from, to, end - begin, last.few());
     for (Index c = end; c-- > begin;) attention::forward_block<T>(n, q, k, keys, values, y, lse, attention::Columns(n, b, kv_head, c));
   });

@@ -22,7 +22,7 @@ struct Backward {
   In<S, cpu> lse;
   Out<T, cpu> dq, dk, dv;
 
-  Index partial_size() const { return n.Tk * n.width(); }
+  Index partial_size() const { return gemm::round_up(n.Tk, 16) * n.width(); }
 
   /// Adds the columns' contributions to dk and dv, (Tk, width) each; key blocks from `reached` on are written first
   /// here.
@@ -100,13 +100,17 @@ struct Backward {
     Index reached = 0;
     const Index size = chunk_size(n), begin = index * size, end = std::min(begin + size, n.column_blocks());
     if (begin == end) return;
-    if constexpr (std::is_same_v<T, bf16>)
-      if (tiles_take(n)) {
-        for (Index i = begin; i < end; ++i) column_block_tiles(*this, Columns(n, b, kv_head, i), dk_sum, dv_sum, reached);
-        return;
-      }
     const Columns first(n, b, kv_head, begin);
     const Index from = n.keys_from(b, first.first), to = std::min(n.Tk, gemm::round_up(n.keys_until(end), block));
+#if defined(__x86_64__)
+    if constexpr (for_tiles<T>)
+      if (tiles_take(n)) {
+        const KeyTiles<T> keys(k, first, from, to, end - begin, false), values(v, first, from, to, end - begin, false),
+            turned(k, first, from, to, end - begin, true);
+        for (Index i = begin; i < end; ++i) column_block_tiles<T>(*this, Columns(n, b, kv_head, i), keys, values, turned, dk_sum, dv_sum, reached);
+        return;
+      }
+#endif
     const KeyBlocks<T> key_blocks(k, first, from, to, end - begin), value_blocks(v, first, from, to, end - begin);
     for (Index i = begin; i < end; ++i) column_block(Columns(n, b, kv_head, i), key_blocks, value_blocks, dk_sum, dv_sum, reached);
   }

@@ -1,234 +1,282 @@
-// Attention's blocks of bf16 on tile registers (Intel AMX): probabilities and the gradients of scores are rounded to bf16 for their products,
-// all sums and the softmax are float. Products run over whole blocks of keys, with zeros where a column sees none, so that a column's bits
-// know nothing of the others.
+// Attention's blocks of float and bf16 on tile registers (Intel AMX). All sums and the softmax are float; for their products floats are split
+// into three parts (gemm_split.hpp), and of bf16 the probabilities and the gradients of scores are rounded. Products leave out steps of 32 along
+// K only where all their elements are zero, so that a column's bits know nothing of the others.
 #pragma once
 
 #include "weft/core/scratch.hpp"
 #include "weft/kernels/cpu/attention_layout.hpp"
-#include "weft/kernels/cpu/gemm_pack.hpp"
-#include "weft/kernels/cpu/gemm_problem.hpp"
+#include "weft/kernels/cpu/gemm_pack_split.hpp"
 
 namespace weft::inline WEFT_ABI::kernels::attention {
 
-using gemm::Pair;
+template <class T> inline constexpr bool for_tiles = std::is_same_v<T, float> || std::is_same_v<T, bf16>;
+/// True iff the functions below are used.
+inline bool tiles_take(const Sizes& n) { return bf16_tiles() && n.D > 0; }
 
-/// True iff the functions below are used: it depends on the head's width alone.
-inline bool tiles_take(const Sizes& n) { return bf16_tiles() && n.D > 0 && n.D % 2 == 0; }
+#if defined(__x86_64__)
 
-/// c (rows, columns) = or += a (rows, pairs) b (pairs, columns), columns a multiple of 16.
-inline void multiply_pairs(Index rows, Index columns, Index pairs, const Pair* a, Index a_row, const Pair* b, Index b_row, float* c, Index c_row,
-                           bool add) {
-  const gemm::MicroKernels<Pair> micro = gemm::micro_kernels<Pair>();
-  for (Index j = 0, wide = 0; j < columns; j += wide) {
-    wide = micro.panel(columns - j);
-    gemm::row_blocks(micro, rows, [&](Index i, Index, int log) {
-      micro.block[wide / micro.width - 1][log](pairs, a + i * a_row, a_row, 1, b + j, b_row, c + i * c_row + j, c_row,
-                                               add ? gemm::Into::resume : gemm::Into::assign, b);
-    });
+/// What products on tile registers take instead of two elements of T.
+template <class T> using Parts = gemm::Parts<std::is_same_v<T, float> ? 3 : 1>;
+using gemm::round_up;
+
+inline constexpr Index tile_step = 32;  ///< along K, of the tile registers: what products run along is filled up to its multiples with zeros
+
+/// The left operand of products along `depth`: rows, a multiple of 16, of floats whose parts are taken.
+template <int n>
+void take_rows(gemm::Parts<n>* to, const float* from, Index stride, Index rows, Index depth) {
+  for (Index r = 0; r < rows; r += 32) {
+    const Index high = std::min<Index>(32, rows - r);
+    for (Index k = 0; k < depth; k += tile_step) gemm::split_rows<n>(gemm::words(to + (r * depth + k * high) / 2), from + r * stride + k, stride, high, 0);
+  }
+}
+/// The right operand: columns, a multiple of 16.
+template <int n>
+void take_columns(gemm::Parts<n>* to, const float* from, Index stride, Index depth, Index columns) {
+  for (Index j = 0; j < columns; j += 32) {
+    const Index wide = std::min<Index>(32, columns - j);
+    for (Index k = 0; k < depth; k += tile_step) gemm::split_lines<n>(gemm::words(to + (j * depth + k * wide) / 2), from + k * stride + j, stride, wide, 0);
   }
 }
 
-/// The rows of 64 columns: as they are, in pairs along D with a column each, and in pairs of columns.
-struct ColumnRows {
-  Index depth, width;   ///< pairs along D, and D rounded up to 16
-  bf16* rows;           ///< (columns, D)
-  Pair* along_width;    ///< (depth, 64)
-  Pair* along_columns;  ///< (32, width)
-
-  static Index size(const Sizes& n) { return block * n.D / 2 + n.D / 2 * block + block / 2 * n.width(); }
-
-  ColumnRows(const Sizes& n, Pair* memory)
-      : depth(n.D / 2), width(n.width()), rows(reinterpret_cast<bf16*>(memory)), along_width(memory + block * depth),
-        along_columns(along_width + depth * block) {}
-
-  void read(const In<bf16, cpu>& x, const Columns& columns, bool pairs_of_columns) {
-    Index at[block];
-    columns.find(x.strides, at);
-    const Index lanes = columns.lanes(), D = 2 * depth;
-    for (Index c = 0; c < columns.count; ++c) std::copy_n(x.data + at[c], D, rows + c * D);
-    std::fill_n(rows + columns.count * D, (lanes - columns.count) * D, bf16(0.0f));
-    simd([=, this]() WEFT_INLINE {
-      gemm::copy_block(reinterpret_cast<float*>(along_width), block, reinterpret_cast<const float*>(rows), 1, depth, depth, lanes);
-      if (!pairs_of_columns) return;
-      gemm::copy_pairs(along_columns, width, rows, D, 1, lanes / 2, D, false);
-      for (Index i = 0; i < lanes / 2; ++i) std::fill_n(along_columns + i * width + D, width - D, Pair{});
-    });
-  }
+/// A range of what a product runs along, in steps.
+struct Steps {
+  Index begin, end;
 };
 
-/// A block of keys or values, its rows in pairs along D: in place where they are, else copied to `packed`.
-struct KeyPairs {
-  const Pair* data;
-  Index row;
-
-  KeyPairs(const In<bf16, cpu>& x, const Columns& columns, Index first, Index count, Pair* packed) {
-    const KeyRows<bf16> rows(x, columns, first, count);
-    data = reinterpret_cast<const Pair*>(rows.data);
-    row = x.strides[1] / 2;
-    if (x.strides[1] % 2 == 0) return;
-    for (Index r = 0; r < count; ++r) std::copy_n(rows.data + rows.at[r], rows.width, reinterpret_cast<bf16*>(packed) + r * rows.width);
-    data = packed;
-    row = rows.width / 2;
-  }
-};
-
-/// turned (D, 32): its rows run along the keys, in pairs.
-inline void turn_keys(const In<bf16, cpu>& x, const Columns& columns, Index first, Index count, Pair* turned) {
-  const KeyRows<bf16> rows(x, columns, first, count);
-  gemm::turn_pairs(turned, block / 2, rows.data, rows.width, (count + 1) / 2, x.strides[1], count % 2 != 0);
-}
-
-/// The scores of the columns that the mask leaves, of a block of keys, times scale; or without it.
-inline void scores_of(const KeyPairs& key, const ColumnRows& columns, Index keys, Index lanes, const Mask<float>& mask, float scale, float* scores) {
-  for_steps(mask, keys, [&](Index from, Index to, Index start) {
-    multiply_pairs(to - from, lanes - start, columns.depth, key.data + from * key.row, key.row, columns.along_width + start, block,
-                   scores + from * block + start, block, false);
-    if (scale == 1) return;
-    simd([=]() WEFT_INLINE {
-      for (Index r = from; r < to; ++r)
-#pragma omp simd
-        for (Index c = start; c < lanes; ++c) scores[r * block + c] *= scale;
-    });
-  });
-}
-
-/// f(c) for columns start..lanes, both multiples of 16, without a rest that no vector holds.
-template <class F>
-WEFT_INLINE inline void each_lane(Index start, Index lanes, F f) {
-  Index c = start;
-  for (; c + 32 <= lanes; c += 32)
-#pragma omp simd simdlen(32)
-    for (Index l = 0; l < 32; ++l) f(c + l);
-  for (; c < lanes; c += 16)
-#pragma omp simd simdlen(16)
-    for (Index l = 0; l < 16; ++l) f(c + l);
-}
-
-/// scale times the scores in bf16, 0 where the mask hides whole steps: `rows` (keys, 32) in pairs of columns and `pairs` (32, 64) in pairs of
-/// keys; either may be null.
-inline void round_scores(const float* scores, Index keys, Index lanes, const Mask<float>* mask, float scale, Pair* rows, Pair* pairs) {
-  simd([=]() WEFT_INLINE {
-    for (Index r = 0; r < keys; ++r) {
-      const Index start = mask->start[r / mask->step * mask->step / 16];
-      const float *const low = scores + r * block, *const high = low + block;
-      if (rows) {
-        typedef std::uint16_t Bits __attribute__((may_alias));
-        auto* const to = reinterpret_cast<Bits*>(rows + r * (block / 2));
-        each_lane(start, lanes, [=](Index c) WEFT_INLINE { to[c] = bf16(scale * low[c]).bits; });
-        std::fill_n(to, start, std::uint16_t{0});
-      }
-      if (pairs && r % 2 == 0) {
-        typedef std::uint32_t Word __attribute__((may_alias));
-        auto* const to = reinterpret_cast<Word*>(pairs + r / 2 * block);
-        if (r + 1 < keys)
-          each_lane(start, lanes, [=](Index c) WEFT_INLINE {
-            to[c] = bf16(scale * low[c]).bits | static_cast<std::uint32_t>(bf16(scale * high[c]).bits) << 16;
-          });
-        else each_lane(start, lanes, [=](Index c) WEFT_INLINE { to[c] = bf16(scale * low[c]).bits; });
-        std::fill_n(to, start, 0u);
-      }
+/// c (rows, columns) = or += a (rows, depth) b (depth, columns) in the steps that of(row, column) tells for a block from there on.
+template <int n, class Of>
+void multiply_tiles(Index rows, Index columns, Index depth, const gemm::Parts<n>* a, const gemm::Parts<n>* b, float* c, Index c_row, bool add, Of of) {
+  constexpr gemm::Micro<gemm::Parts<n>> micro[2][2] = {{gemm::micro_split<16, 1, n>, gemm::micro_split<16, 2, n>},
+                                                       {gemm::micro_split<32, 1, n>, gemm::micro_split<32, 2, n>}};
+  for (Index j = 0; j < columns; j += 32)
+    for (Index i = 0; i < rows; i += 32) {
+      const Steps steps = of(i, j);
+      const Index count = std::max<Index>(0, steps.end - steps.begin), high = std::min<Index>(32, rows - i), wide = std::min<Index>(32, columns - j);
+      if (add && count == 0) continue;
+      micro[high / 32][wide / 32](count * tile_step / 2, a + (i * depth + steps.begin * tile_step * high) / 2, 0, 0,
+                                  b + (j * depth + steps.begin * tile_step * wide) / 2, 0, c + i * c_row + j, c_row,
+                                  add ? gemm::Into::resume : gemm::Into::assign, a + (i + 32) * depth / 2);
     }
+}
+
+/// A block of columns, times scale, as the right operand of products along D; room for (D in whole steps, 64).
+template <class T>
+void take_along_width(Parts<T>* to, const In<T, cpu>& x, const Columns& columns, float scale, float* room) {
+  const Index D = x.shape[3], depth = round_up(D, tile_step);
+  Index at[block];
+  columns.find(x.strides, at);
+  pack_columns<T>({x.data, at, columns.count, D}, scale, room);
+  std::fill(room + D * block, room + depth * block, 0.0f);
+  take_columns(to, room, block, depth, columns.lanes());
+}
+/// The same along the columns; room for (64, D up to a multiple of 16).
+template <class T>
+void take_along_columns(Parts<T>* to, const In<T, cpu>& x, const Columns& columns, float scale, float* room) {
+  const Index D = x.shape[3], width = round_up(D, 16), depth = round_up(columns.count, tile_step);
+  Index at[block];
+  columns.find(x.strides, at);
+  pack_rows<T>({x.data, at, columns.count, D}, scale, room, width);
+  std::fill(room + columns.count * width, room + depth * width, 0.0f);
+  take_columns(to, room, width, depth, width);
+}
+
+/// The keys or values that `uses` blocks of columns of one head see, block by block as left operands: along D, or turned, along the keys. All
+/// at once where that pays.
+template <class T>
+class KeyTiles {
+ public:
+  KeyTiles(const In<T, cpu>& x, const Columns& columns, Index begin, Index end, Index uses, bool turned)
+      : x_(x), columns_(columns), begin_(begin), depth_(round_up(x.shape[3], tile_step)), turned_(turned),
+        all_(uses > 1 && (end - begin) * depth_ <= most), parts_((all_ ? round_up(end - begin, block) : block) * depth_ / 2) {
+    for (Index j = begin; all_ && j < end; j += block) take(j, std::min(block, end - j), at(j));
+  }
+
+  /// `count` of them from j on. Another call may overwrite them.
+  const Parts<T>* at(Index j, Index count) const {
+    if (!all_) take(j, count, parts_.data());
+    return at(j);
+  }
+
+ private:
+  Parts<T>* at(Index j) const { return parts_.data() + (all_ ? (j - begin_) * depth_ / 2 : 0); }
+
+  void take(Index j, Index count, Parts<T>* to) const {
+    const KeyRows<T> rows(x_, columns_, j, count);
+    const Index D = rows.width;
+    const Scratch<float> room(block * depth_);
+    if (turned_) {
+      if (count < block) std::fill_n(room.data(), D * block, 0.0f);
+      pack_columns<T>(rows, 1, room.data());
+      std::fill(room.data() + D * block, room.data() + depth_ * block, 0.0f);
+      take_rows(to, room.data(), block, round_up(D, 16), block);
+    } else {
+      pack_rows<T>(rows, 1, room.data(), depth_);
+      std::fill(room.data() + count * depth_, room.data() + block * depth_, 0.0f);
+      take_rows(to, room.data(), depth_, block, depth_);
+    }
+  }
+
+  static constexpr Index most = Index{1} << 20;  // elements that are taken at once: 6 MiB of a thread for each of keys and values
+
+  const In<T, cpu> x_;
+  const Columns& columns_;
+  Index begin_, depth_;
+  bool turned_, all_;
+  Scratch<Parts<T>> parts_;
+};
+
+inline void scale_block(float* scores, Index keys, Index lanes, float scale) {
+  simd([=]() WEFT_INLINE {
+    for (Index r = 0; r < keys; ++r)
+#pragma omp simd
+      for (Index c = 0; c < lanes; ++c) scores[r * block + c] *= scale;
   });
 }
+
+/// A block of (keys, columns) and which of it is not zero.
+struct Seen {
+  const Mask<float>& mask;
+  Index keys, lanes;
+
+  /// Zeros where the mask hides whole steps of keys, and beside the columns up to a whole step.
+  void clear_rest(float* scores) const {
+    for (Index r = 0; r < block; ++r) {
+      float* const row = scores + r * block;
+      std::fill_n(row, r < keys ? mask.start[r / 16] : lanes, 0.0f);
+      std::fill(row + lanes, row + round_up(lanes, tile_step), 0.0f);
+    }
+  }
+  /// Of a sum over D, for a block of keys and of columns.
+  auto along_width(Index depth) const {
+    return [=, this](Index key, Index column) -> Steps { return {0, mask.start[key / 16] < column + 32 ? depth / tile_step : 0}; };
+  }
+  /// Of a sum over the keys, for a block of columns.
+  auto along_keys() const {
+    return [this](Index, Index column) -> Steps {
+      Index end = 0;
+      while (end * tile_step < keys && mask.start[end * tile_step / 16] < column + 32) ++end;
+      return {0, end};
+    };
+  }
+  /// Of a sum over the columns, for a block of keys.
+  auto along_columns() const {
+    return [this](Index key, Index) -> Steps { return {mask.start[key / 16] / tile_step, (lanes + tile_step - 1) / tile_step}; };
+  }
+};
 
 /// As forward_block.
-inline void forward_block_tiles(const Sizes& n, const In<bf16, cpu>& q, const In<bf16, cpu>& k, const In<bf16, cpu>& v, const Out<bf16, cpu>& y,
-                                const Out<float, cpu>& lse, const Columns& columns) {
+template <class T>
+void forward_block_tiles(const Sizes& n, const In<T, cpu>& q, const KeyTiles<T>& key_tiles, const KeyTiles<T>& value_tiles, const Out<T, cpu>& y,
+                         const Out<float, cpu>& lse, const Columns& columns) {
   const gemm::TileShapesInUse shapes;
-  const Index D = n.D, lanes = columns.lanes(), count = columns.count;
-  const Scratch<float> floats(block * (D + block));
-  float *const y_t = floats.data(), *const scores = y_t + D * block;  // (D, columns), (keys, columns)
-  const Scratch<Pair> memory(ColumnRows::size(n) + block * D / 2 + D * block / 2 + block / 2 * block);
-  ColumnRows query(n, memory.data());
-  Pair *const packed = memory.data() + ColumnRows::size(n), *const turned = packed + block * D / 2, *const pairs = turned + D * block / 2;
+  const Index width = n.width(), depth = round_up(n.D, tile_step), lanes = columns.lanes(), count = columns.count;
+  const float scale = static_cast<float>(n.scale);
+  constexpr bool split = std::is_same_v<T, float>;  // else scale would round q
+  const Scratch<float> floats(block * (depth + block));
+  float *const y_t = floats.data(), *const scores = y_t + depth * block;  // (D, columns), (keys, columns)
+  const Scratch<Parts<T>> parts(block * (depth + block) / 2);
+  Parts<T> *const query = parts.data(), *const p = query + block * depth / 2;
   alignas(64) float top[block], sum[block], factor[block];
   Mask<float> mask;
 
-  query.read(q, columns, false);
+  take_along_width<T>(query, q, columns, split ? scale : 1, y_t);
   std::fill_n(top, block, n.limited() ? std::numeric_limits<float>::lowest() : -std::numeric_limits<float>::infinity());
   std::fill_n(sum, block, 0.0f);
   const Index begin = n.keys_from(columns.b, columns.first), end = n.keys_seen(columns.first + count - 1);
-  if (end == 0) std::fill_n(y_t, D * block, 0.0f);
+  if (end == 0) std::fill_n(y_t, width * block, 0.0f);
   for (Index j = begin; j < end; j += block) {
     const Index keys = std::min(block, end - j);
     columns.mask(n, j, keys, mask);
-    scores_of(KeyPairs(k, columns, j, keys, packed), query, keys, lanes, mask, static_cast<float>(n.scale), scores);
+    const Seen seen{mask, keys, lanes};
+    multiply_tiles(round_up(keys, 32), lanes, depth, key_tiles.at(j, keys), query, scores, block, false, seen.along_width(depth));
+    if (!split) scale_block(scores, keys, lanes, scale);
     if (mask.low) hide_before_first<float>(scores, keys, lanes, &mask);
     softmax_step<float>(scores, keys, lanes, &mask, top, sum, factor);
+    seen.clear_rest(scores);
+    take_columns(p, scores, block, block, lanes);
     if (j > begin)
       simd([=, f = factor]() WEFT_INLINE {
-        for (Index d = 0; d < D; ++d)
+        for (Index d = 0; d < width; ++d)
 #pragma omp simd
           for (Index c = 0; c < lanes; ++c) y_t[d * block + c] *= f[c];
       });
-    round_scores(scores, keys, lanes, &mask, 1, nullptr, pairs);
-    turn_keys(v, columns, j, keys, turned);
-    multiply_pairs(D, lanes, (keys + 1) / 2, turned, block / 2, pairs, block, y_t, block, j > begin);
+    multiply_tiles(width, lanes, block, value_tiles.at(j, keys), p, y_t, block, j > begin, seen.along_keys());
   }
   softmax_end<float>(top, sum, factor);
   if (y) {
     Index at[block];
     columns.find(y.strides, at);
-    unpack_columns<bf16>(y_t, factor, {y.data, at, count, D}, y.beta);
+    unpack_columns<T>(y_t, factor, {y.data, at, count, n.D}, y.beta);
   }
   if (lse)
     for (Index c = 0; c < count; ++c) put(lse.data[columns.find_statistic(lse.strides, c)], top[c], lse.beta);
 }
 
-/// As Backward::column_block, of a Backward p.
-template <class P>
-void column_block_tiles(const P& p, const Columns& columns, float* dk_sum, float* dv_sum, Index& reached) {
+/// As Backward::column_block, of a Backward b. The sums have rows up to a multiple of 16.
+template <class T, class Backward>
+void column_block_tiles(const Backward& b, const Columns& columns, const KeyTiles<T>& key_tiles, const KeyTiles<T>& value_tiles,
+                        const KeyTiles<T>& turned_keys, float* dk_sum, float* dv_sum, Index& reached) {
   const gemm::TileShapesInUse shapes;
-  const Sizes& n = p.n;
-  const Index D = n.D, width = n.width(), lanes = columns.lanes(), count = columns.count;
-  const Scratch<float> floats(block * (2 * D + 2 * block));
-  float *const dq_t = floats.data(), *const dy_t = dq_t + D * block;  // (D, columns)
-  float *const scores = dy_t + D * block, *const gradient = scores + block * block;  // (keys, columns): s, then p; dp, then ds
-  const Scratch<Pair> memory(2 * ColumnRows::size(n) + 2 * block * D / 2 + D * block / 2 + 3 * (block / 2 * block));
-  ColumnRows query(n, memory.data()), dy(n, memory.data() + ColumnRows::size(n));
-  Pair *const packed_k = memory.data() + 2 * ColumnRows::size(n), *const packed_v = packed_k + block * D / 2, *const turned = packed_v + block * D / 2;
-  Pair *const p_rows = turned + D * block / 2, *const ds_rows = p_rows + block * block / 2, *const ds_pairs = ds_rows + block * block / 2;
-  const auto scale = static_cast<float>(n.scale);
-  alignas(64) float statistics[block] = {}, delta[block], ones[block];
+  const Sizes& n = b.n;
+  const Index D = n.D, width = n.width(), depth = round_up(D, tile_step), lanes = columns.lanes(), count = columns.count;
+  const float scale = static_cast<float>(n.scale);
+  constexpr bool split = std::is_same_v<T, float>;
+  const Scratch<float> floats(block * (2 * depth + 2 * block));
+  float *const dq_t = floats.data(), *const room = dq_t + depth * block;  // (D, columns)
+  float *const scores = room + depth * block, *const gradient = scores + block * block;  // (keys, columns): s, then p; dp, then ds
+  const Scratch<Parts<T>> parts(block * (4 * depth + block) / 2);
+  Parts<T> *const query = parts.data(), *const query_rows = query + block * depth / 2, *const dy = query_rows + block * depth / 2;
+  Parts<T> *const dy_rows = dy + block * depth / 2, *const operand = dy_rows + block * depth / 2;  // of scores or gradient
+  alignas(64) float statistics[block] = {}, delta[block], scales[block];
   Mask<float> mask;
   Index at[block];
 
-  columns.find(p.y.strides, at);
-  pack_columns<bf16>({p.y.data, at, count, D}, 1, dq_t);
-  columns.find(p.dy.strides, at);
-  pack_columns<bf16>({p.dy.data, at, count, D}, 1, dy_t);
-  column_dots<float>(dq_t, dy_t, D, lanes, delta);
-  dy.read(p.dy, columns, true);
-  query.read(p.q, columns, true);
-  for (Index c = 0; c < count; ++c) statistics[c] = p.lse.data[columns.find_statistic(p.lse.strides, c)];
+  columns.find(b.y.strides, at);
+  pack_columns<T>({b.y.data, at, count, D}, 1, dq_t);
+  take_along_columns<T>(query_rows, b.q, columns, split ? scale : 1, room);
+  take_along_columns<T>(dy_rows, b.dy, columns, 1, room);
+  take_along_width<T>(query, b.q, columns, split ? scale : 1, room);
+  take_along_width<T>(dy, b.dy, columns, 1, room);
+  column_dots<float>(dq_t, room, D, lanes, delta);
+  for (Index c = 0; c < count; ++c) statistics[c] = b.lse.data[columns.find_statistic(b.lse.strides, c)];
 
   const Index begin = n.keys_from(columns.b, columns.first), end = n.keys_seen(columns.first + count - 1);
   for (Index j = begin; j < end; j += block) {
-    const Index keys = std::min(block, n.Tk - j);
+    const Index keys = std::min(block, n.Tk - j), rows = round_up(keys, 16);
     columns.mask(n, j, keys, mask);
-    scores_of(KeyPairs(p.k, columns, j, keys, packed_k), query, keys, lanes, mask, scale, scores);
-    scores_of(KeyPairs(p.v, columns, j, keys, packed_v), dy, keys, lanes, mask, 1, gradient);
+    const Seen seen{mask, keys, lanes};
+    multiply_tiles(round_up(keys, 32), lanes, depth, key_tiles.at(j, keys), query, scores, block, false, seen.along_width(depth));
+    multiply_tiles(round_up(keys, 32), lanes, depth, value_tiles.at(j, keys), dy, gradient, block, false, seen.along_width(depth));
+    if (!split) scale_block(scores, keys, lanes, scale);
     if (mask.low) hide_before_first<float>(scores, keys, lanes, &mask);
     softmax_gradient<float>(scores, gradient, keys, lanes, &mask, statistics, delta);
+    if (!split) scale_block(gradient, keys, lanes, scale);
+    seen.clear_rest(scores);
+    seen.clear_rest(gradient);
+    const Index along = round_up(lanes, tile_step);
     const bool again = j / block < reached;
-    if (p.dv) {
-      round_scores(scores, keys, lanes, &mask, 1, p_rows, nullptr);
-      multiply_pairs(keys, width, lanes / 2, p_rows, block / 2, dy.along_columns, width, dv_sum + j * width, width, again);
+    if (b.dv) {
+      take_rows(operand, scores, block, rows, along);
+      multiply_tiles(rows, width, along, operand, dy_rows, dv_sum + j * width, width, again, seen.along_columns());
     }
-    round_scores(gradient, keys, lanes, &mask, scale, p.dk ? ds_rows : nullptr, p.dq ? ds_pairs : nullptr);
-    if (p.dk) multiply_pairs(keys, width, lanes / 2, ds_rows, block / 2, query.along_columns, width, dk_sum + j * width, width, again);
-    if (p.dq) {
-      turn_keys(p.k, columns, j, keys, turned);
-      multiply_pairs(D, lanes, (keys + 1) / 2, turned, block / 2, ds_pairs, block, dq_t, block, j > begin);
+    if (b.dk) {
+      take_rows(operand, gradient, block, rows, along);
+      multiply_tiles(rows, width, along, operand, query_rows, dk_sum + j * width, width, again, seen.along_columns());
+    }
+    if (b.dq) {
+      take_columns(operand, gradient, block, block, lanes);
+      multiply_tiles(width, lanes, block, turned_keys.at(j, keys), operand, dq_t, block, j > begin, seen.along_keys());
     }
   }
   reached = std::max(reached, (end + block - 1) / block);
-  if (p.dq) {
-    std::fill_n(ones, block, 1.0f);
-    if (end == 0) std::fill_n(dq_t, D * block, 0.0f);
-    columns.find(p.dq.strides, at);
-    unpack_columns<bf16>(dq_t, ones, {p.dq.data, at, count, D}, p.dq.beta);
+  if (b.dq) {
+    std::fill_n(scales, block, split ? scale : 1);
+    if (end == 0) std::fill_n(dq_t, width * block, 0.0f);
+    columns.find(b.dq.strides, at);
+    unpack_columns<T>(dq_t, scales, {b.dq.data, at, count, D}, b.dq.beta);
   }
 }
+
+#endif
 
 }  // namespace weft::inline WEFT_ABI::kernels::attention

@@ -12,13 +12,15 @@ namespace weft::inline WEFT_ABI::kernels::gemm {
 struct Pair {
   bf16 first, second;
 };
-/// Of two floats that are 16 apart along K the three parts whose sum each is (gemm_split.hpp). Part by part lie 16 of them together: a step of
-/// 32 along K, to which K is filled up with zeros.
-struct SplitPair {
-  Pair parts[3];
+/// Of two elements that are 16 apart along K the parts whose sum each is: three of a float (gemm_split.hpp), the one of a bf16. Part by part
+/// lie 16 of them together: a step of 32 along K, to which K is filled up with zeros.
+template <int n>
+struct Parts {
+  Pair parts[n];
 };
-inline Pair* words(SplitPair* panel) { return reinterpret_cast<Pair*>(panel); }
-inline const Pair* words(const SplitPair* panel) { return reinterpret_cast<const Pair*>(panel); }
+using SplitPair = Parts<3>;
+template <int n> Pair* words(Parts<n>* panel) { return reinterpret_cast<Pair*>(panel); }
+template <int n> const Pair* words(const Parts<n>* panel) { return reinterpret_cast<const Pair*>(panel); }
 
 /// Elements of the source that one of a panel holds.
 template <class T> inline constexpr Index group = std::is_arithmetic_v<T> ? 1 : 2;

@@ -8,23 +8,25 @@ namespace weft::inline WEFT_ABI::kernels::gemm {
 
 #if defined(__x86_64__)
 
-/// The parts of 32 lines of so many columns, as a panel has them. What lies `ahead` is fetched.
+/// The n parts of 32 lines of so many columns, as a panel has them. What lies `ahead` is fetched.
+template <int n = 3>
 WEFT_TILES inline void split_lines(Pair* to, const float* from, Index row, Index columns, Index ahead) {
   for (Index i = 0; i < 16; ++i)
     for (Index j = 0; j < columns; j += 16) {
       const float *const low = from + i * row + j, *const high = low + 16 * row;
       __builtin_prefetch(low + ahead, 0, 2);
       __builtin_prefetch(high + ahead, 0, 2);
-      split(low, high, to + 16 * j + 16 * i, 16 * columns);
+      split<n>(low, high, to + 16 * j + 16 * i, 16 * columns);
     }
 }
-/// The parts of so many rows of 32 columns, as a block has them.
+/// The n parts of so many rows of 32 columns, as a block has them.
+template <int n = 3>
 WEFT_TILES inline void split_rows(Pair* to, const float* from, Index row, Index rows, Index ahead) {
   for (Index r = 0; r < rows; ++r) {
     const float *const low = from + r * row, *const high = low + 16;
     __builtin_prefetch(low + ahead, 0, 2);
     __builtin_prefetch(high + ahead, 0, 2);
-    split(low, high, to + 16 * r, 16 * rows);
+    split<n>(low, high, to + 16 * r, 16 * rows);
   }
 }
 

@@ -16,12 +16,23 @@ namespace weft::inline WEFT_ABI::kernels::gemm {
 #define WEFT_ANY_NOT_FINITE(any, a, b) \
   __asm__("vfpclassps $0x99, %1, %%k1\n\tvfpclassps $0x99, %2, %%k2\n\tkortestw %%k2, %%k1" : "=@ccnz"(any) : "v"(a), "v"(b) : "k1", "k2")
 
-/// The parts of low[i] and high[i], i < 16, as pairs i at to, to + part and to + 2 part.
-WEFT_TILES WEFT_INLINE inline void split(const float* low, const float* high, Pair* to, Index part) {
+/// The n parts of low[i] and high[i], i < 16, as pairs i at to, to + part and to + 2 part; of one part, rounded to nearest, ties to even.
+template <int n = 3>
+WEFT_TILES WEFT_INLINE inline void split(const float* low, const float* high, Pair* to, [[maybe_unused]] Index part) {
   typedef float Vec __attribute__((vector_size(64), aligned(4), may_alias));
   typedef std::uint32_t Words __attribute__((vector_size(64), aligned(4), may_alias));
-  constexpr std::uint32_t sign = 0x80000000, upper = 0xffff0000, rounds_to_infinity = 0x7f7f8000;
+  constexpr std::uint32_t sign = 0x80000000, upper = 0xffff0000, rounds_to_infinity = 0x7f7f8000, infinity = 0x7f800000, quiet = 0x00400000;
   const Vec x[] = {*reinterpret_cast<const Vec*>(low), *reinterpret_cast<const Vec*>(high)};
+  if constexpr (n == 1) {
+    Words rounded[2];
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      const Words bits = reinterpret_cast<Words>(x[i]);
+      rounded[i] = (bits & ~sign) > infinity ? bits | quiet : bits + 0x7fff + (bits >> 16 & 1);
+    }
+    *reinterpret_cast<Words*>(to) = rounded[0] >> 16 | (rounded[1] & upper);
+    return;
+  }
   Words first[2], second[2], third[2];
   Vec rest[2];
 #pragma GCC unroll 2

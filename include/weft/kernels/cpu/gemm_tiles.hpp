@@ -145,10 +145,10 @@ WEFT_TILES void columns_tiles(Index k, const Pair* a, Index, Index a_k, const Pa
 #define WEFT_TILE_PARTS(LOAD_A, LOAD_B, MULTIPLY)                                                                                              \
   LOAD_A(0) LOAD_B(2) MULTIPLY LOAD_B(1) MULTIPLY LOAD_A(1) MULTIPLY LOAD_B(0) MULTIPLY LOAD_A(2) MULTIPLY LOAD_A(0) MULTIPLY
 
-/// A block of High rows and 16 Vectors columns of float: see Micro, but it does not add. Both sides lie as SplitPair says, `a` in blocks of
-/// High rows.
-template <int High, int Vectors>
-WEFT_TILES void micro_split(Index k, const SplitPair* a, Index, Index, const SplitPair* b, Index, float* c, Index c_row, Into into, const SplitPair* next) {
+/// A block of High rows and 16 Vectors columns of what comes in n parts: see Micro, but it does not add. Both sides lie as Parts says, `a` in
+/// blocks of High rows.
+template <int High, int Vectors, int n = 3>
+WEFT_TILES void micro_split(Index k, const Parts<n>* a, Index, Index, const Parts<n>* b, Index, float* c, Index c_row, Into into, const Parts<n>* next) {
   constexpr int rows = High < 16 ? High : 16;
   constexpr bool two_rows = High == 32, two_columns = Vectors == 2;
   use_tile_shapes(tile_shapes<rows, 16>);
@@ -168,7 +168,7 @@ WEFT_TILES void micro_split(Index k, const SplitPair* a, Index, Index, const Spl
   for (Index i = 0; i < k; i += tile_pairs, a += tile_pairs * High, b += tile_pairs * 16 * Vectors) {
     const Pair *const x = words(a), *const y = words(b);
 #pragma GCC unroll 12
-    for (int l = 0; l < 12; ++l) __builtin_prefetch(words(next) + 16 * l);
+    for (int l = 0; l < 4 * n; ++l) __builtin_prefetch(words(next) + 16 * l);
     next += 64;
 #define WEFT_LOAD_A(part)                                                            \
   WEFT_TILE_LOAD(4, x + part * High * 16, line);                                     \
@@ -181,7 +181,11 @@ WEFT_TILES void micro_split(Index k, const SplitPair* a, Index, Index, const Spl
   if constexpr (two_columns) WEFT_TILE_MULTIPLY(1, 4, 7);                            \
   if constexpr (two_rows) WEFT_TILE_MULTIPLY(2, 5, 6);                               \
   if constexpr (two_rows && two_columns) WEFT_TILE_MULTIPLY(3, 5, 7);
-    WEFT_TILE_PARTS(WEFT_LOAD_A, WEFT_LOAD_B, WEFT_MULTIPLY)
+    if constexpr (n == 1) {
+      WEFT_LOAD_A(0) WEFT_LOAD_B(0) WEFT_MULTIPLY
+    } else {
+      WEFT_TILE_PARTS(WEFT_LOAD_A, WEFT_LOAD_B, WEFT_MULTIPLY)
+    }
 #undef WEFT_LOAD_A
 #undef WEFT_LOAD_B
 #undef WEFT_MULTIPLY
