@@ -179,7 +179,7 @@ TEST_CASE("attention with a window and documents over many blocks: types and thr
         fn, [&](const auto& x, const auto& y, const auto& z) { return composition(x, y, z, {.window = n.window}, starts); }, 1e-12, q, k, v);
     check_thread_bits<float>(fn, q, k, v);
     check_thread_bits<bf16>(fn, q, k, v);
-    check_against_double<float>(fn, 2e-5, q, k, v);
+    check_against_double<float>(fn, {2e-5, 0.1}, q, k, v);  // where a query sees one key, gradients of q and k are dy v less dy v
     check_against_double<bf16>(fn, 0x1p-6, q, k, v);
   }
 }

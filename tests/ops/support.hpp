@@ -184,16 +184,22 @@ void check_near(const Tensor<T>& got, const std::vector<double>& expected, doubl
   check_near(doubles(got), expected, tolerance);
 }
 
+/// What check_near allows; `least` is for gradients that cancel to 0 from terms of that size.
+struct Near {
+  double tolerance, least;
+  Near(double tolerance_, double least_ = 0) : tolerance(tolerance_), least(least_) {}
+};
+
 /// fn in type T, forward and gradients, against fn in double on the same values (rounded to T first).
 template <class T, class F, class... X>
-void check_against_double(F&& fn, double tolerance, const X&... inputs) {
+void check_against_double(F&& fn, Near near, const X&... inputs) {
   const auto got = outcome<T>(fn, inputs...);
   const auto expected =
       outcome<double>(fn, in_type<double>(from_vector<double>(doubles(in_type<T>(inputs)), inputs.shape()))...);
   REQUIRE(got.size() == expected.size());
   for (std::size_t i = 0; i < got.size(); ++i) {
     INFO((i == 0 ? std::string("result") : "gradient of input " + std::to_string(i - 1)));
-    check_near(got[i], expected[i], tolerance);
+    check_near(got[i], expected[i], near.tolerance, near.least);
   }
 }
 template <class F, class... X>

@@ -60,16 +60,17 @@ void forward_block(const Sizes& n, const In<T, cpu>& q, const In<T, cpu>& k, con
       });
     }
     if (mask.low) hide_before_first<S>(scores, keys, lanes, &mask);
-    softmax_step<S>(scores, keys, lanes, &mask, top, sum, factor);
+    bool moved;
+    softmax_step<S>(scores, keys, lanes, &mask, top, sum, factor, &moved);
     const auto value = value_blocks.at(j, keys);
     if (few) {
-      if (j > begin) scale_rows<S>(y_t, count, width, factor);
+      if (j > begin && moved) scale_rows<S>(y_t, count, width, factor);
       multiply<S>({count, D, keys, scores, 1, block, value.data, value.stride, y_t, width, j > begin});
     } else {
       for_steps(mask, keys, [&](Index from, Index to, Index start) {
         multiply<S>({D, lanes - start, to - from, value.data + from * value.stride, 1, value.stride,
                      scores + from * block + start, block, y_t + start, block, j + from > begin,
-                     from == 0 ? factor + start : nullptr});
+                     from == 0 && moved ? factor + start : nullptr});
       });
     }
   }

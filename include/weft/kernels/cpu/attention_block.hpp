@@ -126,15 +126,17 @@ void unpack_columns(const stat_t<T>* columns, const stat_t<T>* scale, const Rows
   });
 }
 
-/// packed[r * stride + d] = scale * rows[r][d], zero from width up to the stride.
+/// packed[r * stride + d] = scale * rows[r][d], zero from width up to the stride. Fetches what lies `ahead` of the rows.
 template <class T>
-void pack_rows(const Rows<const T>& from, stat_t<T> scale, stat_t<T>* packed, Index stride) {
+void pack_rows(const Rows<const T>& from, stat_t<T> scale, stat_t<T>* packed, Index stride, Index ahead = 0) {
   using S = stat_t<T>;
   simd([=]() WEFT_INLINE {
     const Index width = from.width;
     for (Index r = 0; r < from.count; ++r) {
       const T* x = from.data + from.at[r];
       S* y = packed + r * stride;
+      if (ahead != 0)
+        for (Index d = 0; d < width; d += 64 / static_cast<Index>(sizeof(T))) __builtin_prefetch(x + ahead + d, 0, 2);
 #pragma omp simd
       for (Index d = 0; d < width; ++d) y[d] = scale * static_cast<S>(x[d]);
       for (Index d = width; d < stride; ++d) y[d] = 0;

@@ -17,6 +17,14 @@ struct Mask {
   S limit[block];
   bool low = false;  ///< some columns do not see the block's first keys, but those from first[c] on
   S first[block];
+
+  /// Of which rows columns from c on are computed and read: so many, from the first on.
+  Index rows(Index c, Index keys) const {
+    if (step == block) return keys;
+    Index end = 0;
+    while (end < keys && start[end / 16] <= c) end += 16;
+    return end < keys ? end : keys;
+  }
 };
 
 /// Scores of keys before a column's first become -infinity, whose exp is 0.
@@ -45,41 +53,92 @@ WEFT_INLINE inline void each_column(Index from, Index to, F f) {
   }
 }
 
-/// One step of the online softmax (Milakov and Gimelshein, 2018) on `keys` rows of scores: p = exp(s - top) in place,
-/// with top the largest score so far; sum and what was summed before shrink by factor = exp(old top - top).
+#if defined(__x86_64__)
+/// x = exp(x) in a vector of 64 bytes, for x up to 88: the bits of math::exp.
+template <class V>
+WEFT_INLINE inline void exp_of(V& x) {
+  constexpr float shift = 0x1.8p23f;
+  __asm__("vmaxps %0, %1, %0" : "+v"(x) : "v"(-200 - V{}));  // a NaN stays
+  V t = shift - V{};
+  add_product(t, x, 0x1.715476p0f - V{});
+  const V n = t - shift;
+  V r = x;
+  add_product(r, n, -math::detail::ln2_high - V{});
+  add_product(r, n, -math::detail::ln2_low - V{});
+  V q3 = 0.00836626161f - V{}, q2 = 0.041667439f - V{}, q1 = 0.166665465f - V{}, q0 = 0.49999997f - V{}, p = r;
+  add_product(q3, 0.00138703175f - V{}, r);
+  add_product(q2, q3, r);
+  add_product(q1, q2, r);
+  add_product(q0, q1, r);
+  add_product(p, r * r, q0);
+  p += 1;
+  __asm__("vscalefps %2, %1, %0" : "=v"(x) : "v"(p), "v"(n));
+}
+#endif
+
+/// How far scores may rise above a column's top before it follows: probabilities up to e^8 do no harm, and what was summed is seldom scaled.
+inline constexpr int top_may_lag = 8;
+
+/// One step of the online softmax (Milakov and Gimelshein, 2018) on `keys` rows of scores: p = exp(s - top) in place, with top at most 8 below
+/// the largest score so far; sum and what was summed before shrink by factor = exp(old top - top). `moved`: some factor is not 1.
 template <class S>
-void softmax_step(S* scores, Index keys, Index columns, const Mask<S>* mask, S* top, S* sum, S* factor) {
+void softmax_step(S* scores, Index keys, Index columns, const Mask<S>* mask, S* top, S* sum, S* factor, bool* moved) {
   at_isa([=](auto chosen) WEFT_INLINE {
     constexpr Isa I = decltype(chosen)::value;
     using Vector = typename Register<S, I>::Vector;
     using Loose = typename Register<S, I>::Loose;
     constexpr Index L = Register<S, I>::lanes;
     const Index step = mask->step;
-#pragma omp simd
-    for (Index c = 0; c < columns; ++c) factor[c] = top[c];
-    for (Index from = 0; from < keys; from += step) {
-      const Index to = from + step < keys ? from + step : keys, start = mask->start[from / 16];
-      if (step < block)
-        for (Index r = from; r < to; ++r) {
-          S* row = scores + r * block;
-          const S key = static_cast<S>(r);
-          const S* limit = mask->limit;
-#pragma omp simd
-          for (Index c = start; c < columns; ++c) row[c] = key <= limit[c] ? row[c] : -static_cast<S>(__builtin_inf());
+    bool any = false;
+    for (Index c = 0; c < columns; c += L) {
+      const Index end = mask->rows(c, keys);
+      if (step < block) {
+        const Vector limit = *reinterpret_cast<const Loose*>(mask->limit + c);
+        for (Index r = 0; r < end; ++r) {
+          Loose& s = *reinterpret_cast<Loose*>(scores + r * block + c);
+          s = static_cast<S>(r) - Vector{} <= limit ? s : -static_cast<S>(__builtin_inf()) - Vector{};
         }
-      for (Index c = start; c < columns; c += L) {
-        Vector most = *reinterpret_cast<const Loose*>(top + c);
-        for (Index r = from; r < to; ++r) {
-          const Vector s = *reinterpret_cast<const Loose*>(scores + r * block + c);
-          most = s > most ? s : most;
-        }
-        *reinterpret_cast<Loose*>(top + c) = most;
       }
+      const Vector old = *reinterpret_cast<const Loose*>(top + c);
+      Vector mosts[4] = {old, old, old, old};  // a chain would wait for itself
+      const auto see = [&](Index r, Vector& m) WEFT_INLINE {
+        const Vector s = *reinterpret_cast<const Loose*>(scores + r * block + c);
+        m = s > m ? s : m;
+      };
+      Index r = 0;
+      for (; r + 4 <= end; r += 4)
+#pragma GCC unroll 4
+        for (Index i = 0; i < 4; ++i) see(r + i, mosts[i]);
+      for (; r < end; ++r) see(r, mosts[0]);
+      Vector most = mosts[0];
+      for (const Vector& m : mosts) most = m > most ? m : most;
+      most = most > old + top_may_lag ? most : old;
+      *reinterpret_cast<Loose*>(top + c) = most;
+      for (Index l = 0; l < L; ++l) any |= most[l] != old[l], factor[c + l] = old[l];
     }
-    each_column<S>(0, columns, [=](Index c) WEFT_INLINE {
-      factor[c] = math::exp(factor[c] - top[c]);
-      sum[c] *= factor[c];
-    });
+    *moved = any;
+    if (any)
+      each_column<S>(0, columns, [=](Index c) WEFT_INLINE {
+        factor[c] = math::exp(factor[c] - top[c]);
+        sum[c] *= factor[c];
+      });
+#if defined(__x86_64__)
+    if constexpr (std::is_same_v<S, float> && I == Isa::avx512) {
+      for (Index c = 0; c < columns; c += L) {
+        const Vector most = *reinterpret_cast<const Loose*>(top + c);
+        Vector total = *reinterpret_cast<const Loose*>(sum + c);
+        for (Index r = 0, end = mask->rows(c, keys); r < end; ++r) {
+          Loose& s = *reinterpret_cast<Loose*>(scores + r * block + c);
+          Vector p = s - most;
+          exp_of(p);
+          s = p;
+          total += p;
+        }
+        *reinterpret_cast<Loose*>(sum + c) = total;
+      }
+      return;
+    }
+#endif
     for (Index r = 0; r < keys; ++r) {
       S* row = scores + r * block;
       each_column<S>(mask->start[r / step * step / 16], columns, [=](Index c) WEFT_INLINE {
@@ -107,9 +166,30 @@ void softmax_end(S* top, const S* sum, S* factor) {
 template <class S>
 void softmax_gradient(S* scores, S* gradient, Index keys, Index columns, const Mask<S>* mask, const S* lse,
                       const S* delta) {
-  simd([=]() WEFT_INLINE {
+  at_isa([=]([[maybe_unused]] auto chosen) WEFT_INLINE {
     const Index step = mask->step;
     const S* limit = mask->limit;
+#if defined(__x86_64__)
+    if constexpr (std::is_same_v<S, float> && decltype(chosen)::value == Isa::avx512) {
+      using Vector = Register<float, Isa::avx512>::Vector;
+      using Loose = Register<float, Isa::avx512>::Loose;
+      for (Index c = 0; c < columns; c += 16) {
+        const Vector top = *reinterpret_cast<const Loose*>(lse + c), mean = *reinterpret_cast<const Loose*>(delta + c);
+        Vector most = block - Vector{};
+        if (step < block) most = *reinterpret_cast<const Loose*>(limit + c);
+        for (Index r = 0, end = mask->rows(c, keys); r < end; ++r) {
+          Loose& p = *reinterpret_cast<Loose*>(scores + r * block + c);
+          Loose& ds = *reinterpret_cast<Loose*>(gradient + r * block + c);
+          Vector e = p - top;
+          exp_of(e);
+          e = static_cast<float>(r) - Vector{} <= most ? e : Vector{};
+          p = e;
+          ds = e * (ds - mean);
+        }
+      }
+      return;
+    }
+#endif
     for (Index r = 0; r < keys; ++r) {
       S* p = scores + r * block;
       S* ds = gradient + r * block;

@@ -106,11 +106,11 @@ class KeyTiles {
     const Scratch<float> room(block * depth_);
     if (turned_) {
       if (count < block) std::fill_n(room.data(), D * block, 0.0f);
-      pack_columns<T>(rows, 1, room.data());
+      pack_columns<T>(rows, 1, room.data(), block * x_.strides[1]);
       std::fill(room.data() + D * block, room.data() + depth_ * block, 0.0f);
       take_rows(to, room.data(), block, round_up(D, 16), block);
     } else {
-      pack_rows<T>(rows, 1, room.data(), depth_);
+      pack_rows<T>(rows, 1, room.data(), depth_, block * x_.strides[1]);
       std::fill(room.data() + count * depth_, room.data() + block * depth_, 0.0f);
       take_rows(to, room.data(), depth_, block, depth_);
     }
@@ -191,15 +191,16 @@ void forward_block_tiles(const Sizes& n, const In<T, cpu>& q, const KeyTiles<T>&
     multiply_tiles(round_up(keys, 32), lanes, depth, key_tiles.at(j, keys), query, scores, block, false, seen.along_width(depth));
     if (!split) scale_block(scores, keys, lanes, scale);
     if (mask.low) hide_before_first<float>(scores, keys, lanes, &mask);
-    softmax_step<float>(scores, keys, lanes, &mask, top, sum, factor);
-    seen.clear_rest(scores);
-    take_columns(p, scores, block, block, lanes);
-    if (j > begin)
+    bool moved;
+    softmax_step<float>(scores, keys, lanes, &mask, top, sum, factor, &moved);
+    if (j > begin && moved)
       simd([=, f = factor]() WEFT_INLINE {
         for (Index d = 0; d < width; ++d)
 #pragma omp simd
           for (Index c = 0; c < lanes; ++c) y_t[d * block + c] *= f[c];
       });
+    seen.clear_rest(scores);
+    take_columns(p, scores, block, block, lanes);
     multiply_tiles(width, lanes, block, value_tiles.at(j, keys), p, y_t, block, j > begin, seen.along_keys());
   }
   softmax_end<float>(top, sum, factor);
