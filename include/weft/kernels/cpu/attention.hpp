@@ -10,7 +10,7 @@
 #include "weft/core/parallel.hpp"
 #include "weft/core/scratch.hpp"
 #include "weft/kernels/cpu/attention_backward.hpp"
-#include "weft/kernels/cpu/attention_tiles.hpp"
+#include "weft/kernels/cpu/attention_tile_blocks.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {
 
@@ -106,16 +106,12 @@ void attention_forward(cpu, In<T, cpu> q, In<T, cpu> k, In<T, cpu> v, Out<T, cpu
   parallel(n.B * n.K * parts, [&](Index i) {
     // Long ones first: later queries see more keys.
     const Index b = i / parts / n.K, kv_head = i / parts % n.K, part = parts - 1 - i % parts, begin = part * blocks / parts, end = (part + 1) * blocks / parts;
-    const attention::Columns first(n, b, kv_head, begin), last(n, b, kv_head, end - 1);
-    const Index from = n.keys_from(b, first.first), to = n.keys_until(end);
 #if defined(__x86_64__)
     if constexpr (attention::for_tiles<T>)
-      if (attention::tiles_take(n)) {
-        const attention::KeyTiles<T> keys(k, first, from, to, end - begin, false), values(v, first, from, to, end - begin, true);
-        for (Index c = end; c-- > begin;) attention::forward_block_tiles<T>(n, q, keys, values, y, lse, attention::Columns(n, b, kv_head, c));
-        return;
-      }
+      if (attention::tiles_take(n)) return attention::forward_tiles<T>(n, q, k, v, y, lse, b, kv_head, begin, end);
 #endif
+    const attention::Columns first(n, b, kv_head, begin), last(n, b, kv_head, end - 1);
+    const Index from = n.keys_from(b, first.first), to = n.keys_until(end);
     const attention::KeyBlocks<T> keys(k, first, from, to, end - begin), values(v, first, from, to, end - begin, last.few());
     for (Index c = end; c-- > begin;) attention::forward_block<T>(n, q, k, keys, values, y, lse, attention::Columns(n, b, kv_head, c));
   });

@@ -5,7 +5,7 @@
 
 #include "weft/core/parallel.hpp"
 #include "weft/core/scratch.hpp"
-#include "weft/kernels/cpu/attention_tiles.hpp"
+#include "weft/kernels/cpu/attention_tile_blocks.hpp"
 
 namespace weft::inline WEFT_ABI::kernels::attention {
 
@@ -100,17 +100,12 @@ struct Backward {
     Index reached = 0;
     const Index size = chunk_size(n), begin = index * size, end = std::min(begin + size, n.column_blocks());
     if (begin == end) return;
-    const Columns first(n, b, kv_head, begin);
-    const Index from = n.keys_from(b, first.first), to = std::min(n.Tk, gemm::round_up(n.keys_until(end), block));
 #if defined(__x86_64__)
     if constexpr (for_tiles<T>)
-      if (tiles_take(n)) {
-        const KeyTiles<T> keys(k, first, from, to, end - begin, false), values(v, first, from, to, end - begin, false),
-            turned(k, first, from, to, end - begin, true);
-        for (Index i = begin; i < end; ++i) column_block_tiles<T>(*this, Columns(n, b, kv_head, i), keys, values, turned, dk_sum, dv_sum, reached);
-        return;
-      }
+      if (tiles_take(n)) return backward_tiles<T>(*this, b, kv_head, begin, end, dk_sum, dv_sum);
 #endif
+    const Columns first(n, b, kv_head, begin);
+    const Index from = n.keys_from(b, first.first), to = std::min(n.Tk, gemm::round_up(n.keys_until(end), block));
     const KeyBlocks<T> key_blocks(k, first, from, to, end - begin), value_blocks(v, first, from, to, end - begin);
     for (Index i = begin; i < end; ++i) column_block(Columns(n, b, kv_head, i), key_blocks, value_blocks, dk_sum, dv_sum, reached);
   }
