@@ -319,7 +319,8 @@ TEST_CASE("keys that lie far apart, in a fused tensor, give the bits of those th
 TEMPLATE_TEST_CASE("decoding with a cache gives the bits of the prefill", "[attention]", float, double, bf16) {
   using S = stat_t<TestType>;
   const Case c = GENERATE(Case{2, 130, 130, 6, 2, 40, {}}, Case{2, 130, 130, 6, 2, 40, {.window = 50}},
-                          Case{2, 130, 130, 6, 2, 40, {.window = 90}, false, 0, 70});
+                          Case{2, 130, 130, 6, 2, 40, {.window = 90}, false, 0, 70}, Case{1, 130, 130, 6, 2, 48, {}},
+                          Case{2, 130, 130, 4, 1, 80, {.window = 90}, false, 0, 70});
   Problem<TestType> prefill(c);
   prefill.forward();
   for (Index i : {0, 1, 15, 16, 63, 64, 100, 129})

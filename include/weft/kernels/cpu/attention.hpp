@@ -100,6 +100,16 @@ void attention_forward(cpu, In<T, cpu> q, In<T, cpu> k, In<T, cpu> v, Out<T, cpu
                        AttentionOptions options, In<std::int32_t, cpu> starts = {}) {
   const attention::Sizes n(q, k, options, starts);
   if (n.B * n.Tq * n.H == 0) return;
+#if defined(__x86_64__)
+  if constexpr (attention::for_tiles<T>)
+    if (attention::tiles_take(n) && attention::few_tiles_take(n)) {
+      const Index parts = std::clamp<Index>(gemm::pieces(threads(), n.B), 1, n.K);
+      return parallel(n.B * parts, [&](Index i) {
+        const Index part = i % parts;
+        attention::few_tiles<T>(n, q, k, v, y, lse, i / parts, part * n.K / parts, (part + 1) * n.K / parts);
+      });
+    }
+#endif
   const Index blocks = n.column_blocks();
   // A head's blocks in as few parts as keep all threads busy: each part packs its keys, and where they lie changes no bit.
   const Index parts = std::clamp<Index>(gemm::pieces(8 * threads(), n.B * n.K), 1, blocks);

@@ -16,7 +16,7 @@ inline bool tiles_take(const Sizes& n) { return bf16_tiles() && n.D > 0; }
 #if defined(__x86_64__)
 
 /// What products on tile registers take instead of two elements of T.
-template <class T> using Parts = gemm::Parts<std::is_same_v<T, float> ? 3 : 1>;
+template <class T> using Parts = gemm::Parts<gemm::parts_of<T>>;
 using gemm::round_up;
 
 inline constexpr Index tile_step = 32;  ///< along K, of the tile registers: what products run along is filled up to its multiples with zeros
@@ -43,11 +43,12 @@ struct Steps {
   Index begin, end;
 };
 
-/// c (rows, columns) = or += a (rows, depth) b (depth, columns) in the steps that of(row, column) tells for a block from there on.
-template <int n, class Of>
+/// c (rows, columns) = or += a (rows, depth) b (depth, columns) in the steps that of(row, column) tells for a block from there on. `turned`: the
+/// bits are those of the transposed product.
+template <bool turned = false, int n, class Of>
 void multiply_tiles(Index rows, Index columns, Index depth, const gemm::Parts<n>* a, const gemm::Parts<n>* b, float* c, Index c_row, bool add, Of of) {
-  constexpr gemm::Micro<gemm::Parts<n>> micro[2][2] = {{gemm::micro_split<16, 1, n>, gemm::micro_split<16, 2, n>},
-                                                       {gemm::micro_split<32, 1, n>, gemm::micro_split<32, 2, n>}};
+  constexpr gemm::Micro<gemm::Parts<n>> micro[2][2] = {{gemm::micro_split<16, 1, n, turned>, gemm::micro_split<16, 2, n, turned>},
+                                                       {gemm::micro_split<32, 1, n, turned>, gemm::micro_split<32, 2, n, turned>}};
   for (Index j = 0; j < columns; j += 32)
     for (Index i = 0; i < rows; i += 32) {
       const Steps steps = of(i, j);
@@ -98,6 +99,7 @@ void take_keys(Parts<T>* to, const In<T, cpu>& x, const Columns& columns, Index 
 }
 
 inline void scale_block(float* scores, Index keys, Index lanes, float scale) {
+  if (scale == 1) return;
   simd([=]() WEFT_INLINE {
     for (Index r = 0; r < keys; ++r)
 #pragma omp simd

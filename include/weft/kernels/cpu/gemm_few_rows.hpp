@@ -61,9 +61,12 @@ void pack_few_rows(SplitPair* to, const Problem<float, float, TC>& p, Index m0, 
 template <class TC>
 void few_rows_split(const Problem<float, float, TC>& p, const SplitPair* rows, Index m0, Index n0, Index m, Index n) {
   const Index K = panel_depth<SplitPair>(p.K);
-  alignas(64) float sums[16 * strip_columns];
+  const Index width = few_rows_width(m);
+  alignas(64) float turned[16 * 16], sums[16 * strip_columns];
   for (Index j = n0; j < n0 + n; j += strip_columns) {
-    columns_split(K, rows, few_rows_width(m), p.b + j * p.b_n, p.b_n, 2 * K - p.K, sums, m);
+    columns_split(K, rows, width, p.b + j * p.b_n, p.b_n, 2 * K - p.K, turned, width);
+    for (Index r = 0; r < m; ++r)
+      for (Index c = 0; c < strip_columns; ++c) sums[r * strip_columns + c] = turned[c * width + r];
     finish(p.c + m0 * p.c_m + j, p.c_m, sums, strip_columns, m, strip_columns, p.bias ? p.bias + j : nullptr, p.beta);
   }
 }

@@ -19,6 +19,7 @@ struct Parts {
   Pair parts[n];
 };
 using SplitPair = Parts<3>;
+template <class T> inline constexpr int parts_of = std::is_same_v<T, float> ? 3 : 1;
 template <int n> Pair* words(Parts<n>* panel) { return reinterpret_cast<Pair*>(panel); }
 template <int n> const Pair* words(const Parts<n>* panel) { return reinterpret_cast<const Pair*>(panel); }
 

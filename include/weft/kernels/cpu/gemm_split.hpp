@@ -55,6 +55,16 @@ WEFT_TILES WEFT_INLINE inline void split(const float* low, const float* high, Pa
   *reinterpret_cast<Words*>(to + 2 * part) = third[0] >> 16 | (third[1] & upper);
 }
 #undef WEFT_ANY_NOT_FINITE
+template <int n>
+WEFT_TILES WEFT_INLINE inline void split(const bf16* low, const bf16* high, Pair* to, Index) {
+  typedef std::uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
+  typedef std::uint32_t Words __attribute__((vector_size(64), aligned(4), may_alias));
+  static_assert(n == 1);
+  const auto words_of = [](const bf16* x, Words& w) WEFT_INLINE { w = __builtin_convertvector(*reinterpret_cast<const Halves*>(x), Words); };
+  Words first, second;
+  words_of(low, first), words_of(high, second);
+  *reinterpret_cast<Words*>(to) = first | second << 16;
+}
 
 #endif
 
