@@ -227,6 +227,8 @@ const std::vector<Case> cases = {
     {1, 70, 3, 2, 2, 16, {false}},
     {1, 63, 63, 2, 1, 8, {true, -0.7}},
     {1, 20, 20, 2, 1, 8, {true, 3.0}},
+    {1, 300, 300, 2, 1, 8, {true, 2.0}},  // the largest score rises from block to block, by more and by less than a column's top may lag
+    {1, 2, 300, 2, 1, 16, {}},
     {2, 65, 65, 4, 2, 32, {}, true},
     {2, 130, 130, 2, 2, 17, {}, true, 1},
     {1, 33, 65, 4, 4, 64, {false}, false, 1},
@@ -314,6 +316,30 @@ TEST_CASE("keys that lie far apart, in a fused tensor, give the bits of those th
   const auto apart = run(fused.data(), {T * row, row, D, 1}, H * D), together = run(heads.data(), {T * H * D, D, T * D, 1}, T * H * D);
   set_threads(before);
   CHECK(test::same_bits(apart, together));
+}
+
+TEST_CASE("a block's softmax: the bits of exp, a top that lags, and how far", "[attention]") {
+  namespace a = kernels::attention;
+  const FlushDenormals flush;
+  a::Mask<float> mask;
+  std::vector<float> scores(a::block * a::block);
+  for (Index c = 0; c < a::block; ++c)
+    for (Index r = 0; r < a::block; ++r) scores[size(r * a::block + c)] = 8 - 0.03f * static_cast<float>(r * a::block + c);  // down to -114.8
+  scores[5] = -INFINITY, scores[6] = NAN;
+  std::vector<float> p = scores, sum(a::block, 1), factor(a::block);
+  alignas(64) float top[a::block] = {};
+  bool moved = true;
+  a::softmax_step<float>(p.data(), a::block, a::block, &mask, top, sum.data(), factor.data(), &moved);
+  CHECK(!moved);  // none is more than 8 above its column's top
+  std::size_t other = 0;
+  for (std::size_t i = 0; i < p.size(); ++i) other += i != 6 && p[i] != kernels::math::exp(scores[i]);
+  CHECK(other == 0);
+  CHECK((p[5] == 0 && std::isnan(p[6]) && std::isnan(sum[6])));
+  scores[7] = 8.5f, p = scores;
+  a::softmax_step<float>(p.data(), a::block, a::block, &mask, top, sum.data(), factor.data(), &moved);
+  CHECK(moved);
+  CHECK((top[7] == 8.5f && factor[7] == kernels::math::exp(-8.5f) && p[7] == 1));
+  CHECK((top[8] == 0 && factor[8] == 1 && p[8] == kernels::math::exp(scores[8])));
 }
 
 TEMPLATE_TEST_CASE("decoding with a cache gives the bits of the prefill", "[attention]", float, double, bf16) {

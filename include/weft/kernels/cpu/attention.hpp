@@ -10,7 +10,7 @@
 #include "weft/core/parallel.hpp"
 #include "weft/core/scratch.hpp"
 #include "weft/kernels/cpu/attention_backward.hpp"
-#include "weft/kernels/cpu/attention_tile_blocks.hpp"
+#include "weft/kernels/cpu/attention_few_tiles.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {
 

@@ -6,6 +6,7 @@
 #include "weft/core/scratch.hpp"
 #include "weft/kernels/cpu/attention_layout.hpp"
 #include "weft/kernels/cpu/gemm_pack_split.hpp"
+#include "weft/kernels/cpu/gemm_tiles.hpp"
 
 namespace weft::inline WEFT_ABI::kernels::attention {
 

@@ -3,6 +3,7 @@
 
 #include "weft/kernels/cpu/gemm_columns.hpp"
 #include "weft/kernels/cpu/gemm_tiles.hpp"
+#include "weft/kernels/cpu/gemm_tiles_once.hpp"
 
 namespace weft::inline WEFT_ABI::kernels::gemm {
 
