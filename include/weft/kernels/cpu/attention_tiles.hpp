@@ -22,12 +22,12 @@ using gemm::round_up;
 
 inline constexpr Index tile_step = 32;  ///< along K, of the tile registers: what products run along is filled up to its multiples with zeros
 
-/// The left operand of products along `depth`: rows, a multiple of 16, of floats whose parts are taken.
+/// The left operand of products along `depth`: rows, a multiple of 16, of floats whose parts are taken. Fetches what lies `ahead` of them.
 template <int n>
-void take_rows(gemm::Parts<n>* to, const float* from, Index stride, Index rows, Index depth) {
+void take_rows(gemm::Parts<n>* to, const float* from, Index stride, Index rows, Index depth, Index ahead = 0) {
   for (Index r = 0; r < rows; r += 32) {
     const Index high = std::min<Index>(32, rows - r);
-    for (Index k = 0; k < depth; k += tile_step) gemm::split_rows<n>(gemm::words(to + (r * depth + k * high) / 2), from + r * stride + k, stride, high, 0);
+    for (Index k = 0; k < depth; k += tile_step) gemm::split_rows<n>(gemm::words(to + (r * depth + k * high) / 2), from + r * stride + k, stride, high, ahead);
   }
 }
 /// The right operand: columns, a multiple of 16.
@@ -93,6 +93,8 @@ void take_keys(Parts<T>* to, const In<T, cpu>& x, const Columns& columns, Index 
     std::fill(room + D * block, room + depth * block, 0.0f);
     take_rows(to, room, block, round_up(D, 16), block);
   } else {
+    if constexpr (std::is_same_v<T, float>)
+      if (D == depth && count == block) return take_rows(to, rows.data, x.strides[1], block, depth, ahead);
     pack_rows<T>(rows, 1, room, depth, ahead);
     std::fill(room + count * depth, room + block * depth, 0.0f);
     take_rows(to, room, depth, block, depth);
@@ -113,13 +115,13 @@ struct Seen {
   const Mask<float>& mask;
   Index keys, lanes;
 
-  /// Zeros where the mask hides whole steps of keys, and beside the columns up to a whole step.
+  /// Zeros where the mask hides whole steps of keys, and beside the block up to whole steps.
   void clear_rest(float* scores) const {
-    for (Index r = 0; r < block; ++r) {
-      float* const row = scores + r * block;
-      std::fill_n(row, r < keys ? mask.start[r / 16] : lanes, 0.0f);
-      std::fill(row + lanes, row + round_up(lanes, tile_step), 0.0f);
-    }
+    if (mask.step < block)
+      for (Index r = 0; r < keys; ++r) std::fill_n(scores + r * block, mask.start[r / 16], 0.0f);
+    if (keys < block) std::fill(scores + keys * block, scores + block * block, 0.0f);
+    if (const Index wide = round_up(lanes, tile_step); lanes < wide)
+      for (Index r = 0; r < keys; ++r) std::fill(scores + r * block + lanes, scores + r * block + wide, 0.0f);
   }
   /// Of a sum over D, for a block of keys and of columns.
   auto along_width(Index depth) const {

@@ -52,18 +52,18 @@ WEFT_TILES void columns_split(Index k, const Parts<parts_of<T>>* a, Index width,
   alignas(64) T filled[32];
   const Index line = 64, a_bytes = 4 * width, bytes = 4 * row;
   Index next = 0, column = 0;  // what is split next
-#define WEFT_SPLIT_COLUMNS(until)                                                                                        \
-  for (; next < k && column < until; ++column) {                                                                         \
-    const T* from = b + column * b_n + 2 * next;                                                                         \
-    __builtin_prefetch(from + 32, 0, 3); /* soon */                                                                      \
-    __builtin_prefetch(from + 48, 0, 3);                                                                                 \
-    __builtin_prefetch(from + 16 * b_n, 0, 2); /* of the next strip */                                                   \
-    __builtin_prefetch(from + 16 * b_n + 16, 0, 2);                                                                      \
-    if (const Index valid = 2 * (k - next) - missing; valid < 32) {                                                      \
-      std::fill(std::copy(from, from + valid, filled), filled + 32, T(0.0f));                                            \
-      from = filled;                                                                                                     \
-    }                                                                                                                    \
-    split<n>(from, from + 16, parts[next / tile_pairs % 2] + 16 * column, 256);                                          \
+#define WEFT_SPLIT_COLUMNS(until)                                               \
+  for (; next < k && column < until; ++column) {                                \
+    const T* from = b + column * b_n + 2 * next;                                \
+    __builtin_prefetch(from + 32, 0, 3); /* soon */                             \
+    __builtin_prefetch(from + 48, 0, 3);                                        \
+    __builtin_prefetch(from + 16 * b_n, 0, 2); /* of the next strip */          \
+    __builtin_prefetch(from + 16 * b_n + 16, 0, 2);                             \
+    if (const Index valid = 2 * (k - next) - missing; valid < 32) {             \
+      std::fill(std::copy(from, from + valid, filled), filled + 32, T(0.0f));   \
+      from = filled;                                                            \
+    }                                                                           \
+    split<n>(from, from + 16, parts[next / tile_pairs % 2] + 16 * column, 256); \
   }
   WEFT_SPLIT_COLUMNS(16)
   // From here a step ahead and in between products: a tile waits until what it reads has left the store buffer.
@@ -72,8 +72,8 @@ WEFT_TILES void columns_split(Index k, const Parts<parts_of<T>>* a, Index width,
     next = i + tile_pairs, column = 0;
 #define WEFT_LOAD_A(part) WEFT_TILE_LOAD(6, x + part * 16 * width, a_bytes);
 #define WEFT_LOAD_B(part) WEFT_TILE_LOAD(4, y + part * 256, line);
-#define WEFT_MULTIPLY                                 \
-  WEFT_TILE_MULTIPLY(0, 4, 6);                        \
+#define WEFT_MULTIPLY                                     \
+  WEFT_TILE_MULTIPLY(0, 4, 6);                            \
   until = std::min<Index>(16, until + (n == 3 ? 3 : 16)); \
   WEFT_SPLIT_COLUMNS(until)
     Index until = 0;
@@ -100,18 +100,18 @@ WEFT_TILES void lines_split(Index k, const Parts<parts_of<T>>* a, const T* b, In
   alignas(64) static constexpr T zeros[16] = {};
   const Index line = 64, bytes = 4 * c_row, groups = columns / 16;
   Index i = 0, group = 0, row = 0;  // what is split next
-#define WEFT_SPLIT_LINES(to, until)                                                                                       \
-  for (; row < until; ++row) {                                                                                           \
-    const T *const low = b + (2 * i + row) * b_k + 16 * group, *const high = low + 16 * b_k;                             \
-    __builtin_prefetch(low + 32 * b_k, 0, 2);                                                                            \
-    __builtin_prefetch(high + 32 * b_k, 0, 2);                                                                           \
-    split<n>(2 * i + row < valid ? low : zeros, 2 * i + row + 16 < valid ? high : zeros, to + 16 * row, 256);            \
+#define WEFT_SPLIT_LINES(to, until)                                                                           \
+  for (; row < until; ++row) {                                                                                \
+    const T *const low = b + (2 * i + row) * b_k + 16 * group, *const high = low + 16 * b_k;                  \
+    __builtin_prefetch(low + 32 * b_k, 0, 2);                                                                 \
+    __builtin_prefetch(high + 32 * b_k, 0, 2);                                                                \
+    split<n>(2 * i + row < valid ? low : zeros, 2 * i + row + 16 < valid ? high : zeros, to + 16 * row, 256); \
   }
 #define WEFT_EACH_GROUP(f) f(0) if (groups > 1) f(1) if (groups > 2) f(2) if (groups > 3) f(3)
-#define WEFT_BEGIN(g)                                     \
-  {                                                       \
-    if (add) WEFT_TILE_LOAD(g, c + 16 * g, bytes);        \
-    else WEFT_TILE_ZERO(g);                               \
+#define WEFT_BEGIN(g)                              \
+  {                                                \
+    if (add) WEFT_TILE_LOAD(g, c + 16 * g, bytes); \
+    else WEFT_TILE_ZERO(g);                        \
   }
   WEFT_EACH_GROUP(WEFT_BEGIN)
   WEFT_SPLIT_LINES(parts[0], 16)
@@ -122,30 +122,30 @@ WEFT_TILES void lines_split(Index k, const Parts<parts_of<T>>* a, const T* b, In
       WEFT_TILE_LOAD(6, words(a) + 512, line);
     }
     // The next group is split in between products.
-#define WEFT_PRODUCT(g, part_of_a)                        \
-  WEFT_TILE_MULTIPLY(g, part_of_a, 7);                    \
-  if (i < k) {                                            \
+#define WEFT_PRODUCT(g, part_of_a)                          \
+  WEFT_TILE_MULTIPLY(g, part_of_a, 7);                      \
+  if (i < k) {                                              \
     until = std::min<Index>(16, until + (n == 3 ? 3 : 16)); \
-    WEFT_SPLIT_LINES(parts[1 - now], until)                \
+    WEFT_SPLIT_LINES(parts[1 - now], until)                 \
   }
 #define WEFT_LOAD_PART(part) WEFT_TILE_LOAD(7, parts[now] + part * 256, line);
-#define WEFT_GROUP(g)                                                                                                    \
-  {                                                                                                                      \
-    Index until = 0;                                                                                                     \
-    row = 0, group = group + 1 == groups ? 0 : group + 1, i = group == 0 ? i + tile_pairs : i;                           \
-    WEFT_LOAD_PART(0)                                                                                                    \
-    if constexpr (n == 1) {                                                                                              \
-      WEFT_PRODUCT(g, 4)                                                                                                 \
-    } else {                                                                                                             \
-      WEFT_PRODUCT(g, 6) WEFT_PRODUCT(g, 5)                                                                              \
-      WEFT_LOAD_PART(1)                                                                                                  \
-      WEFT_PRODUCT(g, 5) WEFT_PRODUCT(g, 4)                                                                              \
-      WEFT_LOAD_PART(2)                                                                                                  \
-      WEFT_PRODUCT(g, 4)                                                                                                 \
-      WEFT_LOAD_PART(0)                                                                                                  \
-      WEFT_PRODUCT(g, 4)                                                                                                 \
-    }                                                                                                                    \
-    now = 1 - now;                                                                                                       \
+#define WEFT_GROUP(g)                                                                          \
+  {                                                                                            \
+    Index until = 0;                                                                           \
+    row = 0, group = group + 1 == groups ? 0 : group + 1, i = group == 0 ? i + tile_pairs : i; \
+    WEFT_LOAD_PART(0)                                                                          \
+    if constexpr (n == 1) {                                                                    \
+      WEFT_PRODUCT(g, 4)                                                                       \
+    } else {                                                                                   \
+      WEFT_PRODUCT(g, 6) WEFT_PRODUCT(g, 5)                                                    \
+      WEFT_LOAD_PART(1)                                                                        \
+      WEFT_PRODUCT(g, 5) WEFT_PRODUCT(g, 4)                                                    \
+      WEFT_LOAD_PART(2)                                                                        \
+      WEFT_PRODUCT(g, 4)                                                                       \
+      WEFT_LOAD_PART(0)                                                                        \
+      WEFT_PRODUCT(g, 4)                                                                       \
+    }                                                                                          \
+    now = 1 - now;                                                                             \
   }
     WEFT_EACH_GROUP(WEFT_GROUP)
   }
