@@ -11,22 +11,11 @@ namespace weft::inline WEFT_ABI::kernels::attention {
 /// Whether columns are so few that few_tiles takes them.
 inline bool few_tiles_take(const Sizes& n) { return n.columns() <= 16 && n.D % 16 == 0; }
 
-/// At most 16 columns of a head, as in decoding, on their way over the keys: these and values are read once, as they lie. The bits are those of
-/// ForwardColumns.
+/// At most 16 columns of a head: keys and values are read once, as they lie. The bits are those of ForwardColumns.
 template <class T>
-class FewColumns {
+class FewColumns : public SoftmaxColumns<T> {
  public:
-  const Sizes& n;
-  Columns columns;
-  Index begin, end;  ///< of the keys
-
-  FewColumns(const Sizes& n_, const In<T, cpu>& q, Index b, Index kv_head, float* room)
-      : n(n_), columns(n, b, kv_head, 0), begin(n.keys_from(b, 0)), end(n.keys_seen(columns.count - 1)), y_(lanes * n.D), query_(lanes * depth_ / 2) {
-    take_along_width<T>(query_.data(), q, columns, scale_before<T>(n), room);
-    std::fill_n(top_, lanes, n.limited() ? std::numeric_limits<float>::lowest() : -std::numeric_limits<float>::infinity());
-    std::fill_n(sum_, lanes, 0.0f);
-    if (end == 0) std::fill_n(y_.data(), lanes * n.D, 0.0f);
-  }
+  using SoftmaxColumns<T>::SoftmaxColumns, SoftmaxColumns<T>::n, SoftmaxColumns<T>::columns, SoftmaxColumns<T>::begin, SoftmaxColumns<T>::end;
 
   /// One block of keys; room for scores (64, 64), for (16, 64) of them turned, with their parts, and for 16 keys.
   void see(Index j, const In<T, cpu>& k, const In<T, cpu>& v, float* scores, float* turned, Parts<T>* p, T* rest) {
@@ -42,40 +31,29 @@ class FewColumns {
       for (Index r = whole; r < keys; ++r) std::copy_n(key.data + key.at[r], D, rest + (r - whole) * D);
       multiply(rest, D, whole);
     }
-    scale_block(scores, keys, lanes, scale_after<T>(n));
-    if (mask_.low) hide_before_first<float>(scores, keys, lanes, &mask_);
-    alignas(64) float factor[lanes];
-    bool moved;
-    softmax_step<float>(scores, keys, lanes, &mask_, top_, sum_, factor, &moved);
-    Seen{mask_, keys, lanes}.clear_rest(scores);
+    float* const y = y_.data();  // (columns, D)
+    alignas(64) float factor[block];
+    if (this->step({mask_, keys, lanes}, scores, factor) && j > begin) scale_rows<float>(y, columns.count, D, factor);
     Index at[block];
     for (Index r = 0; r < block; ++r) at[r] = r * block;
     pack_columns<float>({scores, at, block, lanes}, 1, turned);
     take_rows(p, turned, block, lanes, block);
-    if (j > begin && moved) scale_rows<float>(y_.data(), columns.count, D, factor);
     for (Index d = 0; d < D; d += 64)
-      gemm::lines_split<T>(round_up(keys, tile_step) / 2, p, value.data + d, v.strides[1], keys, std::min<Index>(64, D - d), y_.data() + d, D, j > begin);
+      gemm::lines_split<T>(round_up(keys, tile_step) / 2, p, value.data + d, v.strides[1], keys, std::min<Index>(64, D - d), y + d, D, j > begin);
   }
 
   void store(const Out<T, cpu>& y, const Out<float, cpu>& lse) {
     alignas(64) float factor[block];
     Index at[block];
-    softmax_end<float>(top_, sum_, factor);
-    if (y) {
-      columns.find(y.strides, at);
-      unpack_rows<T>(y_.data(), n.D, factor, {y.data, at, columns.count, n.D}, y.beta);
-    }
-    if (lse)
-      for (Index c = 0; c < columns.count; ++c) put(lse.data[columns.find_statistic(lse.strides, c)], top_[c], lse.beta);
+    this->end_softmax(lse, factor);
+    if (!y) return;
+    columns.find(y.strides, at);
+    unpack_rows<T>(y_.data(), n.D, factor, {y.data, at, columns.count, n.D}, y.beta);
   }
 
  private:
+  using SoftmaxColumns<T>::depth_, SoftmaxColumns<T>::y_, SoftmaxColumns<T>::query_, SoftmaxColumns<T>::mask_;
   static constexpr Index lanes = 16;
-  Index depth_ = round_up(n.D, tile_step);
-  Scratch<float> y_;  // (columns, D)
-  Scratch<Parts<T>> query_;
-  alignas(64) float top_[block], sum_[block] = {};
-  Mask<float> mask_;
 };
 
 /// y and lse of the heads from first to last, which lie side by side in memory, of at most 16 columns each.
@@ -83,14 +61,14 @@ template <class T>
 void few_tiles(const Sizes& n, const In<T, cpu>& q, const In<T, cpu>& k, const In<T, cpu>& v, const Out<T, cpu>& y, const Out<float, cpu>& lse, Index b,
                Index first, Index last) {
   const gemm::TileShapesInUse shapes;
-  const Scratch<float> floats(block * std::max(round_up(n.D, tile_step), block + 16));
+  const Scratch<float> floats(block * (block + 16));
   float *const scores = floats.data(), *const turned = scores + block * block;
   const Scratch<Parts<T>> p(16 * block / 2);
   const Scratch<T> rest(16 * n.D);
   for (Index count = 0; first < last; first += count) {
     count = std::min(together_most, last - first);
     std::optional<FewColumns<T>> heads[together_most];
-    for (Index i = 0; i < count; ++i) heads[i].emplace(n, q, b, first + i, floats.data());
+    for (Index i = 0; i < count; ++i) heads[i].emplace(n, q, b, first + i, 0);
     for (Index j = heads[0]->begin; j < heads[0]->end; j += block)
       for (Index i = 0; i < count; ++i) heads[i]->see(j, k, v, scores, turned, p.data(), rest.data());
     for (Index i = 0; i < count; ++i) heads[i]->store(y, lse);

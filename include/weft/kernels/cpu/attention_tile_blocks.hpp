@@ -18,43 +18,66 @@ inline Index together(Index bytes) { return std::clamp<Index>((Index{1} << 20) /
 template <class T> float scale_before(const Sizes& n) { return std::is_same_v<T, float> ? static_cast<float>(n.scale) : 1; }
 template <class T> float scale_after(const Sizes& n) { return std::is_same_v<T, float> ? 1 : static_cast<float>(n.scale); }
 
-/// A block of columns on its way over the keys.
+/// A block of columns on its way over the keys, with its online softmax.
 template <class T>
-class ForwardColumns {
+class SoftmaxColumns {
  public:
   const Sizes& n;
   Columns columns;
   Index begin, end;  ///< of the keys
 
-  ForwardColumns(const Sizes& n_, const In<T, cpu>& q, Index b, Index kv_head, Index index)
+  SoftmaxColumns(const Sizes& n_, const In<T, cpu>& q, Index b, Index kv_head, Index index)
       : n(n_), columns(n, b, kv_head, index), begin(n.keys_from(b, columns.first)), end(n.keys_seen(columns.first + columns.count - 1)),
-        y_t_(block * depth_), query_(block * depth_ / 2) {
-    take_along_width<T>(query_.data(), q, columns, scale_before<T>(n), y_t_.data());
+        y_(block * depth_), query_(block * depth_ / 2) {
+    take_along_width<T>(query_.data(), q, columns, scale_before<T>(n), y_.data());
     std::fill_n(top_, block, n.limited() ? std::numeric_limits<float>::lowest() : -std::numeric_limits<float>::infinity());
-    std::fill_n(sum_, block, 0.0f);
-    if (end == 0) std::fill_n(y_t_.data(), n.width() * block, 0.0f);
+    if (end == 0) std::fill_n(y_.data(), block * depth_, 0.0f);
   }
   static Index bytes(const Sizes& n) { return block * round_up(n.D, tile_step) * static_cast<Index>(4 + sizeof(Parts<T>) / 2); }
+
+ protected:
+  /// From a block of scores its probabilities, zero where a column sees none; what was summed before is to be scaled by factor where true.
+  bool step(const Seen& seen, float* scores, float* factor) {
+    scale_block(scores, seen.keys, seen.lanes, scale_after<T>(n));
+    if (mask_.low) hide_before_first<float>(scores, seen.keys, seen.lanes, &mask_);
+    bool moved;
+    softmax_step<float>(scores, seen.keys, seen.lanes, &mask_, top_, sum_, factor, &moved);
+    seen.clear_rest(scores);
+    return moved;
+  }
+  /// After the last step lse, and what is summed in y_ is to be scaled by.
+  void end_softmax(const Out<float, cpu>& lse, float* factor) {
+    softmax_end<float>(top_, sum_, factor);
+    if (lse)
+      for (Index c = 0; c < columns.count; ++c) put(lse.data[columns.find_statistic(lse.strides, c)], top_[c], lse.beta);
+  }
+
+  Index depth_ = round_up(n.D, tile_step);
+  Scratch<float> y_;
+  Scratch<Parts<T>> query_;
+  alignas(64) float top_[block], sum_[block] = {};
+  Mask<float> mask_;
+};
+
+template <class T>
+class ForwardColumns : public SoftmaxColumns<T> {
+ public:
+  using SoftmaxColumns<T>::SoftmaxColumns, SoftmaxColumns<T>::n, SoftmaxColumns<T>::columns, SoftmaxColumns<T>::begin, SoftmaxColumns<T>::end;
 
   /// One block of keys; room for scores (64, 64) and for their parts.
   void see(Index j, const Parts<T>* key, const Parts<T>* value, float* scores, Parts<T>* p) {
     const Index keys = std::min(block, end - j), lanes = columns.lanes(), width = n.width();
-    float* const y_t = y_t_.data();
+    float* const y_t = y_.data();  // (D, columns)
     columns.mask(n, j, keys, mask_);
     const Seen seen{mask_, keys, lanes};
     multiply_tiles<true>(round_up(keys, 32), lanes, depth_, key, query_.data(), scores, block, false, seen.along_width(depth_));
-    scale_block(scores, keys, lanes, scale_after<T>(n));
-    if (mask_.low) hide_before_first<float>(scores, keys, lanes, &mask_);
     alignas(64) float factor[block];
-    bool moved;
-    softmax_step<float>(scores, keys, lanes, &mask_, top_, sum_, factor, &moved);
-    if (j > begin && moved)
+    if (this->step(seen, scores, factor) && j > begin)
       simd([=, f = factor]() WEFT_INLINE {
         for (Index d = 0; d < width; ++d)
 #pragma omp simd
           for (Index c = 0; c < lanes; ++c) y_t[d * block + c] *= f[c];
       });
-    seen.clear_rest(scores);
     take_columns(p, scores, block, block, lanes);
     multiply_tiles(width, lanes, block, value, p, y_t, block, j > begin, seen.along_keys());
   }
@@ -62,21 +85,14 @@ class ForwardColumns {
   void store(const Out<T, cpu>& y, const Out<float, cpu>& lse) {
     alignas(64) float factor[block];
     Index at[block];
-    softmax_end<float>(top_, sum_, factor);
-    if (y) {
-      columns.find(y.strides, at);
-      unpack_columns<T>(y_t_.data(), factor, {y.data, at, columns.count, n.D}, y.beta);
-    }
-    if (lse)
-      for (Index c = 0; c < columns.count; ++c) put(lse.data[columns.find_statistic(lse.strides, c)], top_[c], lse.beta);
+    this->end_softmax(lse, factor);
+    if (!y) return;
+    columns.find(y.strides, at);
+    unpack_columns<T>(y_.data(), factor, {y.data, at, columns.count, n.D}, y.beta);
   }
 
  private:
-  Index depth_ = round_up(n.D, tile_step);
-  Scratch<float> y_t_;  // (D, columns)
-  Scratch<Parts<T>> query_;
-  alignas(64) float top_[block], sum_[block];
-  Mask<float> mask_;
+  using SoftmaxColumns<T>::depth_, SoftmaxColumns<T>::y_, SoftmaxColumns<T>::query_, SoftmaxColumns<T>::mask_;
 };
 
 /// y and lse of the blocks of columns from first to last.
