@@ -54,7 +54,7 @@ WEFT_INLINE inline void each_column(Index from, Index to, F f) {
 }
 
 #if defined(__x86_64__)
-/// x = exp(x) in a vector of 64 bytes, for x up to 88: the bits of math::exp.
+/// x = exp(x) in a vector of 64 bytes, for x up to 88: the bits of math::exp, where denormal results are flushed.
 template <class V>
 WEFT_INLINE inline void exp_of(V& x) {
   constexpr float shift = 0x1.8p23f;
@@ -79,8 +79,8 @@ WEFT_INLINE inline void exp_of(V& x) {
 /// How far scores may rise above a column's top before it follows: probabilities up to e^8 do no harm, and what was summed is seldom scaled.
 inline constexpr int top_may_lag = 8;
 
-/// One step of the online softmax (Milakov and Gimelshein, 2018) on `keys` rows of scores: p = exp(s - top) in place, with top at most 8 below
-/// the largest score so far; sum and what was summed before shrink by factor = exp(old top - top). `moved`: some factor is not 1.
+/// One step of the online softmax (Milakov and Gimelshein, 2018) on `keys` rows of scores: p = exp(s - top) in place, where the largest score so
+/// far is at most 8 above top; sum and what was summed before shrink by factor = exp(old top - top). `moved`: some factor is not 1.
 template <class S>
 void softmax_step(S* scores, Index keys, Index columns, const Mask<S>* mask, S* top, S* sum, S* factor, bool* moved) {
   at_isa([=](auto chosen) WEFT_INLINE {

@@ -115,7 +115,7 @@ struct Seen {
   const Mask<float>& mask;
   Index keys, lanes;
 
-  /// Zeros where the mask hides whole steps of keys, and beside the block up to whole steps.
+  /// Zeros where the mask hides whole steps of keys, in rows past the keys, and beside the columns up to a whole step.
   void clear_rest(float* scores) const {
     if (mask.step < block)
       for (Index r = 0; r < keys; ++r) std::fill_n(scores + r * block, mask.start[r / 16], 0.0f);
