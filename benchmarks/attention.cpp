@@ -108,6 +108,8 @@ void shapes(benchmark::internal::Benchmark* b) {
   b->Args({2, 1024, 16, 4, 128, 1})
       ->Args({4, 64, 12, 12, 64, 1})
       ->Args({12, 64, 4, 4, 32, 1})
+      ->Args({8, 256, 24, 24, 32, 1})
+      ->Args({2, 1024, 24, 24, 32, 1})
       ->Args({64, 256, 6, 6, 64, 1});
 }
 /// Causal, of as many heads as make width 768: what benchmarks/peers/attention.py sets beside PyTorch.

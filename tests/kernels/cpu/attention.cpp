@@ -229,6 +229,18 @@ const std::vector<Case> cases = {
     {1, 20, 20, 2, 1, 8, {true, 3.0}},
     {1, 300, 300, 2, 1, 8, {true, 2.0}},  // the largest score rises from block to block, by more and by less than a column's top may lag
     {1, 2, 300, 2, 1, 16, {}},
+    // Of float, heads wider than 32 may take other ways than narrow ones.
+    {1, 300, 300, 2, 1, 40, {true, 1.0}},
+    {1, 2, 300, 2, 1, 48, {}},
+    {1, 700, 700, 4, 2, 48, {}},
+    {2, 100, 130, 6, 2, 33, {}, true, 1},
+    {1, 70, 3, 2, 2, 40, {false}},
+    {2, 130, 140, 3, 1, 40, {.window = 20}, true, 1},
+    {1, 64, 400, 2, 1, 48, {.window = 100}},
+    {1, 1, 400, 4, 2, 48, {.window = 130}},
+    {2, 300, 310, 4, 4, 40, {.window = 70}, false, 1, 130},
+    {2, 700, 700, 8, 2, 36, {}, true, 0, 250},
+    {1, 1100, 1500, 4, 1, 40, {.window = 200}, false, 1, 600},
     {2, 65, 65, 4, 2, 32, {}, true},
     {2, 130, 130, 2, 2, 17, {}, true, 1},
     {1, 33, 65, 4, 4, 64, {false}, false, 1},
@@ -290,7 +302,7 @@ TEMPLATE_TEST_CASE("attention gives the same bits for any number of threads", "[
 TEST_CASE("keys that lie far apart, in a fused tensor, give the bits of those that lie together", "[attention]") {
   // Packed a block at a time, and where a thread has several of a head's blocks of queries, all at once.
   const auto [T, H, count] = GENERATE(std::tuple<Index, Index, int>{2100, 2, 16}, std::tuple<Index, Index, int>{300, 32, 2});
-  const Index D = 32, row = 3 * H * D;
+  const Index D = GENERATE(32, 40), row = 3 * H * D;
   const std::vector<float> fused = test::uniform<float>(T * row, -2, 2, 1);
   const auto run = [&, T = T, H = H](const float* q, const Strides& strides, Index next) {  // keys follow `next` on, and values them
     const Shape shape{1, T, H, D};
@@ -373,10 +385,11 @@ TEMPLATE_TEST_CASE("decoding with a cache gives the bits of the prefill", "[atte
 }
 
 TEST_CASE("a sample's gradients do not depend on the batch around it", "[attention]") {
-  Problem<float> both(Case{3, 400, 400, 4, 1, 8, {}});
+  const Index D = GENERATE(8, 40);
+  Problem<float> both(Case{3, 400, 400, 4, 1, D, {}});
   both.forward();
   both.backward();
-  Problem<float> alone(Case{1, 400, 400, 4, 1, 8, {}});
+  Problem<float> alone(Case{1, 400, 400, 4, 1, D, {}});
   const auto take = [&](Field<float>& to, const Field<float>& from) {
     std::copy_n(from.data.begin() + 2 * from.strides[0], from.strides[0], to.data.begin());
   };

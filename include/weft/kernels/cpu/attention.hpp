@@ -102,7 +102,7 @@ void attention_forward(cpu, In<T, cpu> q, In<T, cpu> k, In<T, cpu> v, Out<T, cpu
   if (n.B * n.Tq * n.H == 0) return;
 #if defined(__x86_64__)
   if constexpr (attention::for_tiles<T>)
-    if (attention::tiles_take(n) && attention::few_tiles_take(n)) {
+    if (attention::tiles_take<T>(n) && attention::few_tiles_take(n)) {
       const Index parts = std::clamp<Index>(gemm::pieces(threads(), n.B), 1, n.K);
       return parallel(n.B * parts, [&](Index i) {
         const Index part = i % parts;
@@ -118,7 +118,7 @@ void attention_forward(cpu, In<T, cpu> q, In<T, cpu> k, In<T, cpu> v, Out<T, cpu
     const Index b = i / parts / n.K, kv_head = i / parts % n.K, part = parts - 1 - i % parts, begin = part * blocks / parts, end = (part + 1) * blocks / parts;
 #if defined(__x86_64__)
     if constexpr (attention::for_tiles<T>)
-      if (attention::tiles_take(n)) return attention::forward_tiles<T>(n, q, k, v, y, lse, b, kv_head, begin, end);
+      if (attention::tiles_take<T>(n)) return attention::forward_tiles<T>(n, q, k, v, y, lse, b, kv_head, begin, end);
 #endif
     const attention::Columns first(n, b, kv_head, begin), last(n, b, kv_head, end - 1);
     const Index from = n.keys_from(b, first.first), to = n.keys_until(end);

@@ -102,7 +102,7 @@ struct Backward {
     if (begin == end) return;
 #if defined(__x86_64__)
     if constexpr (for_tiles<T>)
-      if (tiles_take(n)) return backward_tiles<T>(*this, b, kv_head, begin, end, dk_sum, dv_sum);
+      if (tiles_take<T>(n)) return backward_tiles<T>(*this, b, kv_head, begin, end, dk_sum, dv_sum);
 #endif
     const Columns first(n, b, kv_head, begin);
     const Index from = n.keys_from(b, first.first), to = std::min(n.Tk, gemm::round_up(n.keys_until(end), block));

@@ -11,8 +11,9 @@
 namespace weft::inline WEFT_ABI::kernels::attention {
 
 template <class T> inline constexpr bool for_tiles = std::is_same_v<T, float> || std::is_same_v<T, bf16>;
-/// True iff the functions below are used.
-inline bool tiles_take(const Sizes& n) { return bf16_tiles() && n.D > 0; }
+/// True iff the functions below are used: the head's width alone decides. Of float, narrow heads are as quick by multiply-adds, and short
+/// contexts of them quicker.
+template <class T> bool tiles_take(const Sizes& n) { return bf16_tiles() && n.D > (std::is_same_v<T, float> ? 32 : 0); }
 
 #if defined(__x86_64__)
 
