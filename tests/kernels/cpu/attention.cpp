@@ -241,6 +241,8 @@ const std::vector<Case> cases = {
     {2, 300, 310, 4, 4, 40, {.window = 70}, false, 1, 130},
     {2, 700, 700, 8, 2, 36, {}, true, 0, 250},
     {1, 1100, 1500, 4, 1, 40, {.window = 200}, false, 1, 600},
+    {2, 270, 270, 32, 8, 33, {}},  // 17 blocks of columns, more than go over the keys together
+    {2, 1, 70, 17, 17, 48, {}},    // and as many heads
     {2, 65, 65, 4, 2, 32, {}, true},
     {2, 130, 130, 2, 2, 17, {}, true, 1},
     {1, 33, 65, 4, 4, 64, {false}, false, 1},

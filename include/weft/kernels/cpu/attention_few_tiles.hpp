@@ -43,12 +43,7 @@ class FewColumns : public SoftmaxColumns<T> {
   }
 
   void store(const Out<T, cpu>& y, const Out<float, cpu>& lse) {
-    alignas(64) float factor[block];
-    Index at[block];
-    this->end_softmax(lse, factor);
-    if (!y) return;
-    columns.find(y.strides, at);
-    unpack_rows<T>(y_.data(), n.D, factor, {y.data, at, columns.count, n.D}, y.beta);
+    this->store_by(y, lse, [&](const float* factor, const Rows<T>& rows) { unpack_rows<T>(y_.data(), n.D, factor, rows, y.beta); });
   }
 
  private:

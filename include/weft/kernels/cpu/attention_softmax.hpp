@@ -80,7 +80,8 @@ WEFT_INLINE inline void exp_of(V& x) {
 inline constexpr int top_may_lag = 8;
 
 /// One step of the online softmax (Milakov and Gimelshein, 2018) on `keys` rows of scores: p = exp(s - top) in place, where the largest score so
-/// far is at most 8 above top; sum and what was summed before shrink by factor = exp(old top - top). `moved`: some factor is not 1.
+/// far is at most 8 above top; sum and what was summed before shrink by factor = exp(old top - top). `moved`: some factor is not 1; else
+/// factor is not set.
 template <class S>
 void softmax_step(S* scores, Index keys, Index columns, const Mask<S>* mask, S* top, S* sum, S* factor, bool* moved) {
   at_isa([=](auto chosen) WEFT_INLINE {

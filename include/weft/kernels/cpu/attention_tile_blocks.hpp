@@ -45,9 +45,14 @@ class SoftmaxColumns {
     seen.clear_rest(scores);
     return moved;
   }
-  /// After the last step lse, and what is summed in y_ is to be scaled by.
-  void end_softmax(const Out<float, cpu>& lse, float* factor) {
+  /// After the last step lse, and y, which unpack(factor, rows) scales and stores.
+  template <class Unpack>
+  void store_by(const Out<T, cpu>& y, const Out<float, cpu>& lse, Unpack unpack) {
+    alignas(64) float factor[block];
+    Index at[block];
     softmax_end<float>(top_, sum_, factor);
+    columns.find(y.strides, at);
+    if (y) unpack(factor, Rows<T>{y.data, at, columns.count, n.D});
     if (lse)
       for (Index c = 0; c < columns.count; ++c) put(lse.data[columns.find_statistic(lse.strides, c)], top_[c], lse.beta);
   }
@@ -83,12 +88,7 @@ class ForwardColumns : public SoftmaxColumns<T> {
   }
 
   void store(const Out<T, cpu>& y, const Out<float, cpu>& lse) {
-    alignas(64) float factor[block];
-    Index at[block];
-    this->end_softmax(lse, factor);
-    if (!y) return;
-    columns.find(y.strides, at);
-    unpack_columns<T>(y_.data(), factor, {y.data, at, columns.count, n.D}, y.beta);
+    this->store_by(y, lse, [&](const float* factor, const Rows<T>& rows) { unpack_columns<T>(y_.data(), factor, rows, y.beta); });
   }
 
  private:
