@@ -359,7 +359,7 @@ TEST_CASE("a block's softmax: the bits of exp, a top that lags, and how far", "[
 TEMPLATE_TEST_CASE("decoding with a cache gives the bits of the prefill", "[attention]", float, double, bf16) {
   using S = stat_t<TestType>;
   const Case c = GENERATE(Case{2, 130, 130, 6, 2, 40, {}}, Case{2, 130, 130, 6, 2, 40, {.window = 50}},
-                          Case{2, 130, 130, 6, 2, 40, {.window = 90}, false, 0, 70}, Case{1, 130, 130, 6, 2, 48, {}},
+                          Case{2, 130, 130, 6, 2, 40, {.window = 90}, false, 0, 70}, Case{1, 130, 130, 6, 2, 48, {}}, Case{1, 130, 130, 6, 2, 48, {true, 2.0}},
                           Case{2, 130, 130, 4, 1, 80, {.window = 90}, false, 0, 70});
   Problem<TestType> prefill(c);
   prefill.forward();
