@@ -10,6 +10,7 @@
 #include "weft/core/parallel.hpp"
 #include "weft/core/scratch.hpp"
 #include "weft/kernels/cpu/gemm_few_rows.hpp"
+#include "weft/kernels/cpu/gemm_streamed.hpp"
 #if defined(WEFT_ONEDNN)
 #include "weft/kernels/cpu/gemm_onednn.hpp"
 #endif
@@ -45,8 +46,7 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
   if (range.b == nullptr && m <= few_rows_most<P>) return few_rows<P>(p, m0, n0, m, n, range.a);
   // Sums go straight to c where nothing is done to them afterwards, else through `sums`, as do those that a chain goes on from piece after
   // piece: c's rows may share a few sets of the cache.
-  constexpr bool split = std::is_same_v<P, SplitPair>;  // whose blocks do not add to c
-  const bool whole = K <= micro.depth, in_order = p.beta == 0 ? whole || micro.later == Into::add : whole && !split;
+  const bool whole = K <= micro.depth, in_order = whole || (p.beta == 0 && micro.later == Into::add);
   const bool straight = std::is_same_v<TC, T> && p.bias == nullptr && in_order;
   const P* const a_as_is = rows_as_is<P>(p);
   const Index n_full = round_up(n, micro.width);
@@ -137,24 +137,13 @@ struct Grid {
     const Index width = round_up(pieces(N, pieces(N, widest)), 32);
     return {std::min<Index>(256, round_up(pieces(M, pieces(8, pieces(N, width))), 32)), width};
   }
-  /// For split floats: eight of them at least, at first narrower ones, then lower ones too. One row of tiles stays one.
-  static Grid split(Index M, Index N) {
-    Grid tile{std::min<Index>(M, 256), std::min(N, widest)};
-    Index &m = tile.m, &n = tile.n;
-    while (tile.count(M, N) < 8 && n > 64) {
-      if (n >= m || M <= 256) n = round_up(n / 2, 32);
-      else m = round_up(m / 2, 32);
-    }
-    return tile;
-  }
   Index count(Index M, Index N) const { return pieces(M, m) * pieces(N, n); }
 
   static constexpr Index least_tiles = 16;  ///< enough for a few cores to share evenly
   static constexpr Index widest = 768;
 };
 
-/// Packs b, and a where it must be, once for all tiles, as much of them at a time as buffers of a few MiB hold; of split floats in one row
-/// of tiles a alone, which all tiles read. While the tiles of one part are computed the next is packed: these small pieces fill what would
+/// Packs b, and a where it must be, once for all tiles, as much of them at a time as buffers of a few MiB hold. While the tiles of one part are computed the next is packed: these small pieces fill what would
 /// be waiting at the end.
 template <class P, class TA, class TB, class TC>
 void multiply_shared(const Problem<TA, TB, TC>& p) {
@@ -165,25 +154,22 @@ void multiply_shared(const Problem<TA, TB, TC>& p) {
   const bool as_is = rows_as_is<P>(p) != nullptr;
   // Tile registers are so fast that what passes through memory counts: sums of parts of K, a that was packed. So large tiles turn their own
   // rows of a there, unless others read these too and all fits one part.
-  constexpr bool split = std::is_same_v<P, SplitPair>;
-  const bool own_rows = on_tile_registers<P>() && !as_is && (split ? p.M > 256 : p.N <= std::min(Grid::widest, 2 * p.M) || (K <= 2048 && (p.M + p.N) * K > most / 2));
-  const Grid grid = split ? Grid::split(p.M, p.N) : own_rows ? Grid::largest(p.M, p.N) : Grid::balanced(p.M, p.N, p.K, 1, true);
-  const bool pack_b = !split || p.M > 256;
+  const bool own_rows = on_tile_registers<P>() && !as_is && (p.N <= std::min(Grid::widest, 2 * p.M) || (K <= 2048 && (p.M + p.N) * K > most / 2));
+  const Grid grid = own_rows ? Grid::largest(p.M, p.N) : Grid::balanced(p.M, p.N, p.K, 1, true);
   const Index n_tiles = pieces(p.N, grid.n), m_tiles = pieces(p.M, grid.m), width = round_up(grid.n, micro.width);
-  const bool pack_a = !as_is && !own_rows && (split || (p.M + n_tiles * width) * micro.depth <= most);
+  const bool pack_a = !as_is && !own_rows && (p.M + n_tiles * width) * micro.depth <= most;
   // A part is `depth` of K by `slice` of the tiles' columns: all of them with a, else as deep as can be with enough tiles, of large ones four.
   const Index at_once = std::min(n_tiles, pieces(own_rows ? 4 : Grid::least_tiles, m_tiles));
-  const Index packed_lines = p.M + (pack_b ? n_tiles * width : 0);  // with a
-  const Index depth = std::min(K, std::max<Index>(1, (pack_a ? most / (split ? 1 : 2) / packed_lines : most / (at_once * width)) / micro.depth) * micro.depth);
+  const Index depth = std::min(K, std::max<Index>(1, (pack_a ? most / 2 / (p.M + n_tiles * width) : most / (at_once * width)) / micro.depth) * micro.depth);
   const Index slice = pack_a ? n_tiles : std::clamp<Index>(most / (width * depth), 1, n_tiles);
   const Index depths = pieces(K, depth), parts = pieces(n_tiles, slice) * depths;
-  const Index a_piece = p.M * packed_row<P>(micro.depth), a_size = pack_a ? pieces(depth, micro.depth) * a_piece : 0, b_size = pack_b ? slice * width * depth : 0;
+  const Index a_piece = p.M * packed_row<P>(micro.depth), a_size = pack_a ? pieces(depth, micro.depth) * a_piece : 0, b_size = slice * width * depth;
   const Scratch<P> packed(std::min<Index>(parts, 2) * (a_size + b_size));
   const Scratch<T> sums(depth < K ? slice * m_tiles * grid.m * sums_row(width) : 0);
   // Pieces of packing: long rows of b where there are enough of them.
   constexpr Index rows = 128;
   const Index k_pieces = pieces(depth, micro.depth), columns = (slice * k_pieces >= 16 ? 16 : 4) * micro.columns();
-  const Index a_pieces = pack_a ? k_pieces * pieces(p.M, rows) : 0, b_pieces = pack_b ? slice * k_pieces * pieces(grid.n, columns) : 0;
+  const Index a_pieces = pack_a ? k_pieces * pieces(p.M, rows) : 0, b_pieces = slice * k_pieces * pieces(grid.n, columns);
 
   struct Part {
     P *a, *b;
@@ -212,7 +198,7 @@ void multiply_shared(const Problem<TA, TB, TC>& p) {
   const auto compute = [&](const Part& of, Index i) {
     const Index t = i / m_tiles, m0 = i % m_tiles * grid.m, n0 = (of.first + t) * grid.n;
     tile<P>(p, m0, n0, std::min(grid.m, p.M - m0), std::min(grid.n, p.N - n0),
-            {of.begin, of.end, pack_a ? of.a : nullptr, pack_b ? of.b + t * width * depth : nullptr, depth < K ? sums.data() + i * grid.m * sums_row(width) : nullptr});
+            {of.begin, of.end, pack_a ? of.a : nullptr, of.b + t * width * depth, depth < K ? sums.data() + i * grid.m * sums_row(width) : nullptr});
   };
   for (Index i = -1; i < parts; ++i) {
     const Part now = part(std::max<Index>(i, 0)), next = part(i + 1);
@@ -235,6 +221,11 @@ void multiply_panels(Index batch, Index M, Index N, Index K, GetProblem problem)
       });
     }
 #endif
+  if constexpr (std::is_same_v<P, SplitPair>)
+    if (Streamed::takes(M, K)) {
+      const Streamed how(problem(0), pieces(2 * threads(), batch));
+      return parallel(batch * how.tasks(), [&](Index i) { how.multiply(problem(i / how.tasks()), i % how.tasks()); });
+    }
   // Packing beforehand gains nothing where a single row of tiles reads a as it is.
   if (K > 0 && (batch == 1 || Grid::balanced(M, N, K, 1, true).count(M, N) >= Grid::least_tiles) && (M > 256 || (M > few_rows_most<P> && !rows_as_is<P>(problem(0))))) {
     for (Index i = 0; i < batch; ++i) multiply_shared<P>(problem(i));
@@ -252,6 +243,45 @@ void multiply_panels(Index batch, Index M, Index N, Index K, GetProblem problem)
     tile<P>(problem(i / tiles), m0, n0, std::min(grid.m, M - m0), std::min(grid.n, N - n0),
             {.begin = 0, .end = panel_depth<P>(K), .a = few ? rows.data() : nullptr, .next = m_tiles == 1 ? grid.n : 0});
   });
+}
+/// How each of so many products is cut into tasks that need nothing of each other.
+template <class P>
+struct Tasks {
+  Index products, wanted = pieces(2 * threads(), products);  ///< this thread's count: one in `parallel` has its own
+
+  template <class TA, class TB, class TC>
+  Index count(const Problem<TA, TB, TC>& p) const {
+    if (p.M == 0 || p.N == 0) return 0;
+    if constexpr (std::is_same_v<P, SplitPair>)
+      if (Streamed::takes(p.M, p.K)) return Streamed(p, wanted).tasks();
+    return Grid::balanced(p.M, p.N, p.K, products, false).count(p.M, p.N);
+  }
+  template <class TA, class TB, class TC>
+  void run(const Problem<TA, TB, TC>& p, Index i) const {
+    if constexpr (std::is_same_v<P, SplitPair>)
+      if (Streamed::takes(p.M, p.K)) return Streamed(p, wanted).multiply(p, i);
+    const Grid grid = Grid::balanced(p.M, p.N, p.K, products, false);
+    const Index m0 = i % pieces(p.M, grid.m) * grid.m, n0 = i / pieces(p.M, grid.m) * grid.n;
+    tile<P>(p, m0, n0, std::min(grid.m, p.M - m0), std::min(grid.n, p.N - n0), {0, panel_depth<P>(p.K)});
+  }
+};
+/// So many products, each of its own extents.
+template <class GetProblem>
+void multiply_each(Index products, GetProblem problem) {
+  if (products == 0) return;
+  using Any = decltype(problem(0));
+  [&]<class TA, class TB, class TC>(const Problem<TA, TB, TC>*) {
+    with_panels<TA, TB, TC>([&]<class P>(P) {
+      const Tasks<P> tasks{products};
+      Index all = 0;
+      for (Index i = 0; i < products; ++i) all += tasks.count(problem(i));
+      parallel(all, [&](Index task) {
+        Index i = 0;
+        for (Index n; task >= (n = tasks.count(problem(i))); ++i) task -= n;
+        tasks.run(problem(i), task);
+      });
+    });
+  }(static_cast<const Any*>(nullptr));
 }
 template <class GetProblem>
 void multiply(Index batch, Index M, Index N, Index K, GetProblem problem) {

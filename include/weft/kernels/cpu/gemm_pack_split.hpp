@@ -43,12 +43,12 @@ WEFT_TILES inline void split_column(Pair* to, Index row, const float* from, Inde
   }
 }
 
-/// Room for (rows, columns), at most 32 x 32, where they lie as they must to be split: copied, and the rest filled up with zeros.
+/// Room for (rows, columns), at most 32 x 32, where they lie as they must to be split: copied, and filled up with zeros to (to_rows, to_row).
 struct Straightened {
   alignas(64) float room[32 * 32];
 
-  const float* operator()(const float* from, Index row, Index column, Index rows, Index columns, Index to_row, Index ahead) {
-    if (rows < 32 || columns < to_row) std::fill(room, room + 32 * to_row, 0.0f);
+  const float* operator()(const float* from, Index row, Index column, Index rows, Index columns, Index to_rows, Index to_row, Index ahead) {
+    if (rows < to_rows || columns < to_row) std::fill(room, room + to_rows * to_row, 0.0f);
     const Index lines = column == 1 ? rows : columns, line = column == 1 ? row : column;
     for (Index i = 0; i < lines; ++i) {
       __builtin_prefetch(from + i * line + ahead, 0, 2);
@@ -67,7 +67,7 @@ inline void pack_columns(SplitPair* to, const float* from, Index k, Index n, Ind
     const float* const source = from + 2 * i * b_k + j * b_n;
     Pair* const panel = words(to + j * k + i * wide);
     if (b_n == 1 && columns == wide && valid == 32) split_lines(panel, source, b_k, wide, ahead);
-    else split_lines(panel, straight(source, b_k, b_n, valid, columns, wide, ahead), wide, wide, 0);
+    else split_lines(panel, straight(source, b_k, b_n, valid, columns, 32, wide, ahead), wide, wide, 0);
   };
   const auto panels = [&](auto f) {
     for (Index j = 0, wide = 0; j < end; j += wide) {
@@ -89,7 +89,7 @@ inline void pack_rows(SplitPair* to, const float* from, Index m, Index k, Index 
     const Index valid = std::min<Index>(32, 2 * (k - i) - missing);
     Pair* const block = words(to + r * k + i * high);
     if (a_k == 1 && valid == 32) split_rows(block, source, a_m, high, 2 * k);
-    else split_rows(block, straight(source, a_m, a_k, high, valid, 32, 32 * a_k), 32, high, 0);
+    else split_rows(block, straight(source, a_m, a_k, high, valid, high, 32, 32 * a_k), 32, high, 0);
   };
   MicroKernels<SplitPair> blocks = micro_kernels<SplitPair>();
   blocks.rows = rows;

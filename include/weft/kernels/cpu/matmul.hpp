@@ -73,23 +73,10 @@ void grouped_matmul(cpu, In<TA, cpu> x, In<TB, cpu> w, In<std::int64_t, cpu> off
   const Index E = w.shape[0], K = w.shape[1], M = w.shape[2];
   assert(x.shape[1] == K && y.shape[1] == M && y.shape[0] == x.shape[0] && offsets.numel() == E + 1);
   assert(M <= 1 || y.strides[1] == 1);
-  if (x.shape[0] == 0 || M == 0 || E == 0) return;
-  const gemm::Grid grid = gemm::Grid::balanced(gemm::pieces(x.shape[0], E), M, K, E, false);
-  const Index n_tiles = gemm::pieces(M, grid.n);
-  const auto m_tiles = [&](Index e) { return gemm::pieces(offsets.data[e + 1] - offsets.data[e], grid.m); };
-  Index tiles = 0;
-  for (Index e = 0; e < E; ++e) tiles += m_tiles(e) * n_tiles;
-  parallel(tiles, [&](Index i) {
-    Index e = 0;
-    for (; i >= m_tiles(e) * n_tiles; ++e) i -= m_tiles(e) * n_tiles;
-    const Index row = offsets.data[e], N = offsets.data[e + 1] - row;
-    const gemm::Problem<TA, TB, TC> p{N, M, K, x.data + row * x.strides[0], x.strides[0], x.strides[1],
-                                      w.data + e * w.strides[0], w.strides[1], w.strides[2], nullptr,
-                                      y.data + row * y.strides[0], y.strides[0], y.beta};
-    const Index m0 = i % m_tiles(e) * grid.m, n0 = i / m_tiles(e) * grid.n;
-    gemm::with_panels<TA, TB, TC>([&]<class P>(P) {
-      gemm::tile<P>(p, m0, n0, std::min(grid.m, N - m0), std::min(grid.n, M - n0), {0, gemm::panel_depth<P>(K)});
-    });
+  gemm::multiply_each(E, [&](Index e) {
+    const Index row = offsets.data[e];
+    return gemm::Problem<TA, TB, TC>{offsets.data[e + 1] - row, M, K, x.data + row * x.strides[0], x.strides[0], x.strides[1],
+                                     w.data + e * w.strides[0], w.strides[1], w.strides[2], nullptr, y.data + row * y.strides[0], y.strides[0], y.beta};
   });
 }
 
@@ -107,18 +94,10 @@ void grouped_matmul_weight_gradient(cpu, In<TA, cpu> x, In<TB, cpu> dy, In<std::
   }
   const Index E = dw.shape[0], K = dw.shape[1], M = dw.shape[2], N = x.shape[0];
   assert(x.shape[1] == K && dy.shape[1] == M && dy.shape[0] == N && offsets.numel() == E + 1);
-  if (E == 0 || K == 0 || M == 0) return;
-  const gemm::Grid grid = gemm::Grid::balanced(K, M, gemm::pieces(N, E), E, false);
-  const Index m_tiles = gemm::pieces(K, grid.m), tiles = grid.count(K, M);
-  parallel(E * tiles, [&](Index i) {
-    const Index e = i / tiles, row = offsets.data[e], rows = offsets.data[e + 1] - row;
-    const Index m0 = i % tiles % m_tiles * grid.m, n0 = i % tiles / m_tiles * grid.n;
-    const gemm::Problem<TA, TB, TC> p{K, M, rows, x.data + row * x.strides[0], x.strides[1], x.strides[0],
-                                      dy.data + row * dy.strides[0], dy.strides[0], dy.strides[1], nullptr,
-                                      dw.data + e * dw.strides[0], dw.strides[1], dw.beta};
-    gemm::with_panels<TA, TB, TC>([&]<class P>(P) {
-      gemm::tile<P>(p, m0, n0, std::min(grid.m, K - m0), std::min(grid.n, M - n0), {0, gemm::panel_depth<P>(rows)});
-    });
+  gemm::multiply_each(E, [&](Index e) {
+    const Index row = offsets.data[e];
+    return gemm::Problem<TA, TB, TC>{K, M, offsets.data[e + 1] - row, x.data + row * x.strides[0], x.strides[1], x.strides[0],
+                                     dy.data + row * dy.strides[0], dy.strides[0], dy.strides[1], nullptr, dw.data + e * dw.strides[0], dw.strides[1], dw.beta};
   });
 }
 
