@@ -36,7 +36,7 @@ template <class P, class TA, class TB, class TC>
 void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Range<P> range) {
   using T = sum_t<P>;
   const Index K = panel_depth<P>(p.K), missing = group<P> * K - p.K;
-  const MicroKernels<P> micro = micro_kernels<P>(K);
+  const MicroKernels<P> micro = micro_kernels<P>();
   if (K == 0) {
     const Scratch<T> zeros(n);
     std::fill_n(zeros.data(), n, T{0});
@@ -150,7 +150,7 @@ void multiply_shared(const Problem<TA, TB, TC>& p) {
   using T = sum_t<P>;
   constexpr Index most = (Index{16} << 20) / static_cast<Index>(sizeof(P));  // elements
   const Index K = panel_depth<P>(p.K), missing = group<P> * K - p.K;
-  const MicroKernels<P> micro = micro_kernels<P>(K);
+  const MicroKernels<P> micro = micro_kernels<P>();
   const bool as_is = rows_as_is<P>(p) != nullptr;
   // Tile registers are so fast that what passes through memory counts: sums of parts of K, a that was packed. So large tiles turn their own
   // rows of a there, unless others read these too and all fits one part.

@@ -7,10 +7,9 @@
 
 namespace weft::inline WEFT_ABI::kernels::gemm {
 
-/// Those of this process's instruction set; of pairs only where bf16_products(). Split pairs, whose depth does not decide bits, are cut
-/// so that a panel and a block stay in the first cache, a K that just fits not at all.
+/// Those of this process's instruction set; of pairs only where bf16_products().
 template <class T>
-MicroKernels<T> micro_kernels([[maybe_unused]] Index K = 0) {
+MicroKernels<T> micro_kernels() {
   constexpr Index lanes = 32 / static_cast<Index>(sizeof(T));
 #if defined(__x86_64__)
   if constexpr (std::is_same_v<T, Pair>)
@@ -19,7 +18,7 @@ MicroKernels<T> micro_kernels([[maybe_unused]] Index K = 0) {
               {{micro_tiles<1, 1>, micro_tiles<2, 1>, micro_tiles<4, 1>, micro_tiles<8, 1>, micro_tiles<16, 1>, micro_tiles<32, 1>},
                {micro_tiles<1, 2>, micro_tiles<2, 2>, micro_tiles<4, 2>, micro_tiles<8, 2>, micro_tiles<16, 2>, micro_tiles<32, 2>}}};
   if constexpr (std::is_same_v<T, SplitPair>)
-    return {32, 16, 2, K <= 64 ? 64 : 48, Into::resume,
+    return {32, 16, 2, 64, Into::resume,
             {{micro_split<1, 1>, micro_split<2, 1>, micro_split<4, 1>, micro_split<8, 1>, micro_split<16, 1>, micro_split<32, 1>},
              {micro_split<1, 2>, micro_split<2, 2>, micro_split<4, 2>, micro_split<8, 2>, micro_split<16, 2>, micro_split<32, 2>}}};
   else if (isa() == Isa::avx512)

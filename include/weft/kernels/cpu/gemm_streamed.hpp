@@ -97,37 +97,24 @@ struct FetchAhead {
 template <int High, int Wide, bool turned>
 WEFT_TILES void multiply_beside(Index steps, const SplitPair* a, const SplitPair* b, Index tiles, float* c, bool resume, SplitAhead& next, Index next_calls,
                                 SplitAhead& beside, Index beside_calls, FetchAhead fetch) {
-  constexpr bool two_rows = High == 2, two_columns = Wide == 2;
-  constexpr Index line = 64, c_bytes = 64 * Wide;
+  constexpr Index line = 64, c_row = 16 * Wide;
   use_tile_shapes(tile_shapes<16, 16>);
-  if (resume) {
-    WEFT_TILE_LOAD(0, c, c_bytes);
-    if constexpr (two_columns) WEFT_TILE_LOAD(1, c + 16, c_bytes);
-    if constexpr (two_rows) WEFT_TILE_LOAD(2, c + 256 * Wide, c_bytes);
-    if constexpr (two_rows && two_columns) WEFT_TILE_LOAD(3, c + 256 * Wide + 16, c_bytes);
-  } else {
-    WEFT_TILE_ZERO(0);
-    if constexpr (two_columns) WEFT_TILE_ZERO(1);
-    if constexpr (two_rows) WEFT_TILE_ZERO(2);
-    if constexpr (two_rows && two_columns) WEFT_TILE_ZERO(3);
-  }
+  if (resume) load_sums<High, Wide>(c, c_row);
+  else zero_sums<High, Wide>();
   const Pair *x = words(a), *y = words(b);
   for (; steps > 0; --steps, x += 768, y += 768) {
     for (Index l = fetch.count; l > 0; --l, fetch.at += fetch.row) __builtin_prefetch(fetch.at, 1), __builtin_prefetch(fetch.at + 64, 1);
     Index group = 0;
-#define WEFT_LOAD_A(part)                        \
-  WEFT_TILE_LOAD(4, x + part * 256, line);       \
-  if constexpr (two_rows) WEFT_TILE_LOAD(5, x + tiles + part * 256, line);
-#define WEFT_LOAD_B(part)                        \
-  WEFT_TILE_LOAD(6, y + part * 256, line);       \
-  if constexpr (two_columns) WEFT_TILE_LOAD(7, y + tiles + part * 256, line);
-#define WEFT_MULTIPLY                                                                \
-  WEFT_TILE_MULTIPLY(0, 4, 6);                                                       \
-  if constexpr (two_columns) WEFT_TILE_MULTIPLY(1, 4, 7);                            \
-  if constexpr (two_rows) WEFT_TILE_MULTIPLY(2, 5, 6);                               \
-  if constexpr (two_rows && two_columns) WEFT_TILE_MULTIPLY(3, 5, 7);                \
-  next.advance(next_calls * (group + 1) / 6 - next_calls * group / 6);               \
-  beside.advance(beside_calls * (group + 1) / 6 - beside_calls * group / 6);         \
+#define WEFT_LOAD_A(part)                  \
+  WEFT_TILE_LOAD(4, x + part * 256, line); \
+  if constexpr (High == 2) WEFT_TILE_LOAD(5, x + tiles + part * 256, line);
+#define WEFT_LOAD_B(part)                  \
+  WEFT_TILE_LOAD(6, y + part * 256, line); \
+  if constexpr (Wide == 2) WEFT_TILE_LOAD(7, y + tiles + part * 256, line);
+#define WEFT_MULTIPLY                                                        \
+  multiply_sums<High, Wide>();                                               \
+  next.advance(next_calls * (group + 1) / 6 - next_calls * group / 6);       \
+  beside.advance(beside_calls * (group + 1) / 6 - beside_calls * group / 6); \
   ++group;
     if constexpr (turned) {
       WEFT_TILE_PARTS(WEFT_LOAD_B, WEFT_LOAD_A, WEFT_MULTIPLY)
@@ -138,10 +125,7 @@ WEFT_TILES void multiply_beside(Index steps, const SplitPair* a, const SplitPair
 #undef WEFT_LOAD_B
 #undef WEFT_MULTIPLY
   }
-  WEFT_TILE_STORE(0, c, c_bytes);
-  if constexpr (two_columns) WEFT_TILE_STORE(1, c + 16, c_bytes);
-  if constexpr (two_rows) WEFT_TILE_STORE(2, c + 256 * Wide, c_bytes);
-  if constexpr (two_rows && two_columns) WEFT_TILE_STORE(3, c + 256 * Wide + 16, c_bytes);
+  store_sums<High, Wide>(c, c_row);
 }
 using MultiplyBeside = decltype(&multiply_beside<1, 1, false>);
 inline MultiplyBeside multiply_beside_of(Index rows, Index columns, bool turned) {

@@ -47,6 +47,38 @@ WEFT_TILES inline void use_tile_shapes(const TileShapes& shapes) {
 #define WEFT_TILE_STORE(t, to, stride) __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(to), "r"(stride) : "memory")
 #define WEFT_TILE_MULTIPLY(sum, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #sum : :)
 
+// A block's sums are tiles 0 to 3, of High x Wide tiles: zeros, c's, to c, and += tiles 4, 5 of a times 6, 7 of b.
+template <int High, int Wide>
+WEFT_TILES WEFT_INLINE inline void zero_sums() {
+  WEFT_TILE_ZERO(0);
+  if constexpr (Wide == 2) WEFT_TILE_ZERO(1);
+  if constexpr (High == 2) WEFT_TILE_ZERO(2);
+  if constexpr (High == 2 && Wide == 2) WEFT_TILE_ZERO(3);
+}
+template <int High, int Wide>
+WEFT_TILES WEFT_INLINE inline void load_sums(const float* c, Index c_row) {
+  const Index bytes = 4 * c_row;
+  WEFT_TILE_LOAD(0, c, bytes);
+  if constexpr (Wide == 2) WEFT_TILE_LOAD(1, c + 16, bytes);
+  if constexpr (High == 2) WEFT_TILE_LOAD(2, c + 16 * c_row, bytes);
+  if constexpr (High == 2 && Wide == 2) WEFT_TILE_LOAD(3, c + 16 * c_row + 16, bytes);
+}
+template <int High, int Wide>
+WEFT_TILES WEFT_INLINE inline void store_sums(float* c, Index c_row) {
+  const Index bytes = 4 * c_row;
+  WEFT_TILE_STORE(0, c, bytes);
+  if constexpr (Wide == 2) WEFT_TILE_STORE(1, c + 16, bytes);
+  if constexpr (High == 2) WEFT_TILE_STORE(2, c + 16 * c_row, bytes);
+  if constexpr (High == 2 && Wide == 2) WEFT_TILE_STORE(3, c + 16 * c_row + 16, bytes);
+}
+template <int High, int Wide>
+WEFT_TILES WEFT_INLINE inline void multiply_sums() {
+  WEFT_TILE_MULTIPLY(0, 4, 6);
+  if constexpr (Wide == 2) WEFT_TILE_MULTIPLY(1, 4, 7);
+  if constexpr (High == 2) WEFT_TILE_MULTIPLY(2, 5, 6);
+  if constexpr (High == 2 && Wide == 2) WEFT_TILE_MULTIPLY(3, 5, 7);
+}
+
 // Of three parts of a and three of b those products that count, the largest last, in an order that fetches least; LOAD_A and LOAD_B fetch a
 // part, MULTIPLY adds the product of the last ones fetched.
 #define WEFT_TILE_PARTS(LOAD_A, LOAD_B, MULTIPLY)                                                                                              \

@@ -15,37 +15,27 @@ namespace weft::inline WEFT_ABI::kernels::gemm {
 /// A block of High rows and 16 Vectors columns: see Micro. a's rows lie one after the other: a_k is 1.
 template <int High, int Vectors>
 WEFT_TILES void micro_tiles(Index k, const Pair* a, Index a_row, Index, const Pair* b, Index b_k, float* c, Index c_row, Into into, const Pair* next) {
-  constexpr int rows = High < 16 ? High : 16;
-  constexpr bool two_rows = High == 32, two_columns = Vectors == 2;
+  constexpr int rows = High < 16 ? High : 16, high = High / rows;
   use_tile_shapes(tile_shapes<rows, 16>);
   // Sums that are added to c pass through here.
   alignas(64) float own[High * 16 * Vectors];
   float* const to = into == Into::add ? own : c;
-  const Index to_bytes = 4 * (into == Into::add ? Index{16} * Vectors : c_row), low = into == Into::add ? Index{256} * Vectors : 16 * c_row;
-  if (into == Into::resume) {
-    WEFT_TILE_LOAD(0, to, to_bytes);
-    if constexpr (two_columns) WEFT_TILE_LOAD(1, to + 16, to_bytes);
-    if constexpr (two_rows) WEFT_TILE_LOAD(2, to + low, to_bytes);
-    if constexpr (two_rows && two_columns) WEFT_TILE_LOAD(3, to + low + 16, to_bytes);
-  } else {
-    WEFT_TILE_ZERO(0);
-    if constexpr (two_columns) WEFT_TILE_ZERO(1);
-    if constexpr (two_rows) WEFT_TILE_ZERO(2);
-    if constexpr (two_rows && two_columns) WEFT_TILE_ZERO(3);
-  }
+  const Index to_row = into == Into::add ? Index{16} * Vectors : c_row;
+  if (into == Into::resume) load_sums<high, Vectors>(to, to_row);
+  else zero_sums<high, Vectors>();
   const auto step = [&](const Pair* x, Index x_row, const Pair* y, Index y_row) __attribute__((always_inline)) {
     const Index x_bytes = 4 * x_row, y_bytes = 4 * y_row;
     WEFT_TILE_LOAD(6, y, y_bytes);
     WEFT_TILE_LOAD(4, x, x_bytes);
     WEFT_TILE_MULTIPLY(0, 4, 6);
-    if constexpr (two_columns) {
+    if constexpr (Vectors == 2) {
       WEFT_TILE_LOAD(7, y + 16, y_bytes);
       WEFT_TILE_MULTIPLY(1, 4, 7);
     }
-    if constexpr (two_rows) {
+    if constexpr (high == 2) {
       WEFT_TILE_LOAD(5, x + 16 * x_row, x_bytes);
       WEFT_TILE_MULTIPLY(2, 5, 6);
-      if constexpr (two_columns) WEFT_TILE_MULTIPLY(3, 5, 7);
+      if constexpr (Vectors == 2) WEFT_TILE_MULTIPLY(3, 5, 7);
     }
   };
   Index i = 0;
@@ -62,10 +52,7 @@ WEFT_TILES void micro_tiles(Index k, const Pair* a, Index a_row, Index, const Pa
       for (Index j = 0; j < 16 * Vectors; ++j) y[l * 16 * Vectors + j] = b[(i + l) * b_k + j];
     step(x, tile_pairs, y, 16 * Vectors);
   }
-  WEFT_TILE_STORE(0, to, to_bytes);
-  if constexpr (two_columns) WEFT_TILE_STORE(1, to + 16, to_bytes);
-  if constexpr (two_rows) WEFT_TILE_STORE(2, to + low, to_bytes);
-  if constexpr (two_rows && two_columns) WEFT_TILE_STORE(3, to + low + 16, to_bytes);
+  store_sums<high, Vectors>(to, to_row);
   if (into == Into::add)
     for (Index r = 0; r < High; ++r)
 #pragma omp simd
@@ -76,38 +63,24 @@ WEFT_TILES void micro_tiles(Index k, const Pair* a, Index a_row, Index, const Pa
 /// blocks of High rows. `turned`: the bits are those of the transposed product.
 template <int High, int Vectors, int n = 3, bool turned = false>
 WEFT_TILES void micro_split(Index k, const Parts<n>* a, Index, Index, const Parts<n>* b, Index, float* c, Index c_row, Into into, const Parts<n>* next) {
-  constexpr int rows = High < 16 ? High : 16;
-  constexpr bool two_rows = High == 32, two_columns = Vectors == 2;
+  constexpr int rows = High < 16 ? High : 16, high = High / rows;
   use_tile_shapes(tile_shapes<rows, 16>);
-  const Index c_bytes = 4 * c_row, line = 64;
+  constexpr Index line = 64;
   assert(into != Into::add);
-  if (into == Into::resume) {
-    WEFT_TILE_LOAD(0, c, c_bytes);
-    if constexpr (two_columns) WEFT_TILE_LOAD(1, c + 16, c_bytes);
-    if constexpr (two_rows) WEFT_TILE_LOAD(2, c + 16 * c_row, c_bytes);
-    if constexpr (two_rows && two_columns) WEFT_TILE_LOAD(3, c + 16 * c_row + 16, c_bytes);
-  } else {
-    WEFT_TILE_ZERO(0);
-    if constexpr (two_columns) WEFT_TILE_ZERO(1);
-    if constexpr (two_rows) WEFT_TILE_ZERO(2);
-    if constexpr (two_rows && two_columns) WEFT_TILE_ZERO(3);
-  }
+  if (into == Into::resume) load_sums<high, Vectors>(c, c_row);
+  else zero_sums<high, Vectors>();
   for (Index i = 0; i < k; i += tile_pairs, a += tile_pairs * High, b += tile_pairs * 16 * Vectors) {
     const Pair *const x = words(a), *const y = words(b);
 #pragma GCC unroll 12
     for (int l = 0; l < 4 * n; ++l) __builtin_prefetch(words(next) + 16 * l);
     next += 64;
-#define WEFT_LOAD_A(part)                                                            \
-  WEFT_TILE_LOAD(4, x + part * High * 16, line);                                     \
-  if constexpr (two_rows) WEFT_TILE_LOAD(5, x + part * High * 16 + 256, line);
-#define WEFT_LOAD_B(part)                                                            \
-  WEFT_TILE_LOAD(6, y + part * Vectors * 256, line);                                 \
-  if constexpr (two_columns) WEFT_TILE_LOAD(7, y + part * Vectors * 256 + 256, line);
-#define WEFT_MULTIPLY                                                                \
-  WEFT_TILE_MULTIPLY(0, 4, 6);                                                       \
-  if constexpr (two_columns) WEFT_TILE_MULTIPLY(1, 4, 7);                            \
-  if constexpr (two_rows) WEFT_TILE_MULTIPLY(2, 5, 6);                               \
-  if constexpr (two_rows && two_columns) WEFT_TILE_MULTIPLY(3, 5, 7);
+#define WEFT_LOAD_A(part)                        \
+  WEFT_TILE_LOAD(4, x + part * High * 16, line); \
+  if constexpr (high == 2) WEFT_TILE_LOAD(5, x + part * High * 16 + 256, line);
+#define WEFT_LOAD_B(part)                           \
+  WEFT_TILE_LOAD(6, y + part * Vectors * 256, line); \
+  if constexpr (Vectors == 2) WEFT_TILE_LOAD(7, y + part * Vectors * 256 + 256, line);
+#define WEFT_MULTIPLY multiply_sums<high, Vectors>();
     if constexpr (n == 1) {
       WEFT_LOAD_A(0) WEFT_LOAD_B(0) WEFT_MULTIPLY
     } else if constexpr (turned) {
@@ -119,10 +92,7 @@ WEFT_TILES void micro_split(Index k, const Parts<n>* a, Index, Index, const Part
 #undef WEFT_LOAD_B
 #undef WEFT_MULTIPLY
   }
-  WEFT_TILE_STORE(0, c, c_bytes);
-  if constexpr (two_columns) WEFT_TILE_STORE(1, c + 16, c_bytes);
-  if constexpr (two_rows) WEFT_TILE_STORE(2, c + 16 * c_row, c_bytes);
-  if constexpr (two_rows && two_columns) WEFT_TILE_STORE(3, c + 16 * c_row + 16, c_bytes);
+  store_sums<high, Vectors>(c, c_row);
 }
 
 #endif
