@@ -223,7 +223,7 @@ void multiply_panels(Index batch, Index M, Index N, Index K, GetProblem problem)
 #endif
   if constexpr (std::is_same_v<P, SplitPair>)
     if (Streamed::takes(M, K)) {
-      const Streamed how(problem(0), pieces(2 * threads(), batch));
+      const Streamed how(problem(0), pieces(threads(), batch));
       return parallel(batch * how.tasks(), [&](Index i) { how.multiply(problem(i / how.tasks()), i % how.tasks()); });
     }
   // Packing beforehand gains nothing where a single row of tiles reads a as it is.
@@ -247,7 +247,7 @@ void multiply_panels(Index batch, Index M, Index N, Index K, GetProblem problem)
 /// How each of so many products is cut into tasks that need nothing of each other.
 template <class P>
 struct Tasks {
-  Index products, wanted = pieces(2 * threads(), products);  ///< this thread's count: one in `parallel` has its own
+  Index products, wanted = pieces(threads(), products);  ///< this thread's count: one in `parallel` has its own
 
   template <class TA, class TB, class TC>
   Index count(const Problem<TA, TB, TC>& p) const {

@@ -28,7 +28,10 @@ class SplitAhead {
   }
   WEFT_TILES WEFT_INLINE void advance(Index calls) {
     for (; calls > 0; --calls) {
-      if (left_ == 0 && !go_on()) return;
+      if (left_ == 0) {
+        if (rounds_ > 0) --rounds_, left_ = length_, low_ += jump_, to_ += to_jump_;
+        else if (!go_on()) return;
+      }
       __builtin_prefetch(low_ + ahead_, 0, 2);
       __builtin_prefetch(low_ + second_ + ahead_, 0, 2);
       for (int part = 0; part < 3; ++part) __builtin_prefetch(to_ + to_step_ + 256 * part, 1);
@@ -43,10 +46,6 @@ class SplitAhead {
  private:
   /// Finds what comes next; false: nothing.
   bool go_on() {
-    if (rounds_ > 0) {
-      --rounds_, left_ = length_, low_ += jump_, to_ += to_jump_;
-      return true;
-    }
     if (line_ >= count_) return false;
     const Index lines = count_ - line_, whole = (k_ - at_) / 32;
     low_ = of_.from + line_ * of_.line + at_ * of_.step;
