@@ -92,8 +92,8 @@ void grouped_matmul_weight_gradient(cpu, In<TA, cpu> x, In<TB, cpu> dy, In<std::
     std::swap(dw.strides[1], dw.strides[2]);
     return grouped_matmul_weight_gradient<TB, TA, TC>(cpu{}, dy, x, offsets, dw);
   }
-  const Index E = dw.shape[0], K = dw.shape[1], M = dw.shape[2], N = x.shape[0];
-  assert(x.shape[1] == K && dy.shape[1] == M && dy.shape[0] == N && offsets.numel() == E + 1);
+  const Index E = dw.shape[0], K = dw.shape[1], M = dw.shape[2];
+  assert(x.shape[1] == K && dy.shape[1] == M && dy.shape[0] == x.shape[0] && offsets.numel() == E + 1);
   gemm::multiply_each(E, [&](Index e) {
     const Index row = offsets.data[e];
     return gemm::Problem<TA, TB, TC>{K, M, offsets.data[e + 1] - row, x.data + row * x.strides[0], x.strides[1], x.strides[0],
