@@ -1,6 +1,5 @@
-// The only place that opens OpenMP regions. Work is cut into pieces whose number and size never depend on the number of
-// threads, each piece is computed by one thread alone, and denormals are flushed in each: so results have the same bits
-// for any number of threads.
+// The only place that opens OpenMP regions. Each piece of work is computed by one thread alone, denormals are flushed in
+// each, and where its extent decides bits it never depends on the number of threads: so results have the same bits for any.
 #pragma once
 
 #include <algorithm>

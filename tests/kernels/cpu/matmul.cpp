@@ -118,6 +118,7 @@ TEST_CASE("matmul, float") { check_products<float, float, float>(); }
 TEST_CASE("matmul, double") { check_products<double, double, double>(); }
 TEST_CASE("matmul, bf16") { check_products<bf16, bf16, bf16>(); }
 TEST_CASE("matmul, bf16 operands into float") { check_products<bf16, bf16, float>(); }
+TEST_CASE("matmul, float operands into bf16") { check_products<float, float, bf16>(); }
 TEST_CASE("matmul, float times bf16") { check_products<float, bf16, float>(); }
 TEST_CASE("matmul, bf16 times float into bf16") { check_products<bf16, float, bf16>(); }
 
@@ -329,6 +330,28 @@ TEMPLATE_TEST_CASE("grouped_matmul and its weight gradient: each expert's rows, 
       }
       CHECK(same_bits(dw, expected));
     }
+}
+
+TEST_CASE("grouped_matmul: one of many experts has nearly all rows") {
+  const Index E = 40, K = 70, M = 96, most = 300;
+  std::vector<std::int64_t> offsets(E + 1);
+  for (std::size_t e = 0; e < E; ++e) offsets[e + 1] = offsets[e] + (e == 7 ? most : static_cast<std::int64_t>(e % 3));
+  const Index N = offsets.back();
+  const auto x = uniform(N * K, -1, 1, 1), w = uniform(E * K * M, -1, 1, 2), dy = uniform(N * M, -1, 1, 3);
+  same_for_any_threads([&] {
+    std::vector<float> y(static_cast<std::size_t>(N * M)), dw(w.size());
+    const In<std::int64_t, cpu> at{offsets.data(), {E + 1}, {1}};
+    kernels::grouped_matmul<float, float, float>(cpu{}, {x.data(), {N, K}, {K, 1}}, {w.data(), {E, K, M}, {K * M, M, 1}}, at, {y.data(), {N, M}, {M, 1}});
+    kernels::grouped_matmul_weight_gradient<float, float, float>(cpu{}, {x.data(), {N, K}, {K, 1}}, {dy.data(), {N, M}, {M, 1}}, at,
+                                                                 {dw.data(), {E, K, M}, {K * M, M, 1}});
+    for (std::size_t e = 0; e < E; ++e) {
+      const auto rows = static_cast<Index>(offsets[e + 1] - offsets[e]), from = static_cast<Index>(offsets[e]);
+      const std::vector<float> own(x.begin() + from * K, x.begin() + (from + rows) * K), by(w.begin() + static_cast<Index>(e) * K * M, w.begin() + static_cast<Index>(e + 1) * K * M);
+      CHECK(same_bits(std::vector<float>(y.begin() + from * M, y.begin() + (from + rows) * M), product(own, by, rows, K, M, false, false)));
+    }
+    y.insert(y.end(), dw.begin(), dw.end());
+    return y;
+  });
 }
 
 TEST_CASE("grouped_matmul: no rows, no experts") {

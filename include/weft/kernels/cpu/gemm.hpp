@@ -43,6 +43,7 @@ void tile(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n, Ra
     return finish(p.c + m0 * p.c_m + n0, p.c_m, zeros.data(), 0, m, n, p.bias ? p.bias + n0 : nullptr, p.beta);
   }
   const TileShapesInUse shapes;
+  if constexpr (std::is_same_v<P, SplitPair>) return few_rows<P>(p, m0, n0, m, n, range.a);  // more are Streamed's
   if (range.b == nullptr && m <= few_rows_most<P>) return few_rows<P>(p, m0, n0, m, n, range.a);
   // Sums go straight to c where nothing is done to them afterwards, else through `sums`, as do those that a chain goes on from piece after
   // piece: c's rows may share a few sets of the cache.
@@ -221,16 +222,19 @@ void multiply_panels(Index batch, Index M, Index N, Index K, GetProblem problem)
       });
     }
 #endif
+#if defined(__x86_64__)
   if constexpr (std::is_same_v<P, SplitPair>)
     if (Streamed::takes(M, K)) {
       const Streamed how(problem(0), pieces(threads(), batch));
       return parallel(batch * how.tasks(), [&](Index i) { how.multiply(problem(i / how.tasks()), i % how.tasks()); });
     }
+#endif
   // Packing beforehand gains nothing where a single row of tiles reads a as it is.
-  if (K > 0 && (batch == 1 || Grid::balanced(M, N, K, 1, true).count(M, N) >= Grid::least_tiles) && (M > 256 || (M > few_rows_most<P> && !rows_as_is<P>(problem(0))))) {
-    for (Index i = 0; i < batch; ++i) multiply_shared<P>(problem(i));
-    return;
-  }
+  if constexpr (!std::is_same_v<P, SplitPair>)
+    if (K > 0 && (batch == 1 || Grid::balanced(M, N, K, 1, true).count(M, N) >= Grid::least_tiles) && (M > 256 || (M > few_rows_most<P> && !rows_as_is<P>(problem(0))))) {
+      for (Index i = 0; i < batch; ++i) multiply_shared<P>(problem(i));
+      return;
+    }
   const Grid grid = Grid::balanced(M, N, K, batch, false);
   const Index m_tiles = pieces(M, grid.m), tiles = grid.count(M, N);
   bool few = false;  // rows that all tiles read as they are packed here
@@ -244,23 +248,35 @@ void multiply_panels(Index batch, Index M, Index N, Index K, GetProblem problem)
             {.begin = 0, .end = panel_depth<P>(K), .a = few ? rows.data() : nullptr, .next = m_tiles == 1 ? grid.n : 0});
   });
 }
-/// How each of so many products is cut into tasks that need nothing of each other.
+/// Products of any extents, each cut by its share of all the work into tasks that need nothing of each other. To be made outside `parallel`,
+/// where threads() is this rank's.
 template <class P>
 struct Tasks {
-  Index products, wanted = pieces(threads(), products);  ///< this thread's count: one in `parallel` has its own
+  double work = 0;  ///< of all of them
+  Index wanted = threads();
+
+  template <class TA, class TB, class TC>
+  static double work_of(const Problem<TA, TB, TC>& p) { return static_cast<double>(p.M) * static_cast<double>(p.N) * static_cast<double>(p.K + 1); }
+  /// So many products like this one would be all the work.
+  template <class TA, class TB, class TC>
+  Index alike(const Problem<TA, TB, TC>& p) const { return std::max<Index>(1, static_cast<Index>(work / work_of(p))); }
 
   template <class TA, class TB, class TC>
   Index count(const Problem<TA, TB, TC>& p) const {
     if (p.M == 0 || p.N == 0) return 0;
+#if defined(__x86_64__)
     if constexpr (std::is_same_v<P, SplitPair>)
-      if (Streamed::takes(p.M, p.K)) return Streamed(p, wanted).tasks();
-    return Grid::balanced(p.M, p.N, p.K, products, false).count(p.M, p.N);
+      if (Streamed::takes(p.M, p.K)) return Streamed(p, pieces(wanted, alike(p))).tasks();
+#endif
+    return Grid::balanced(p.M, p.N, p.K, alike(p), false).count(p.M, p.N);
   }
   template <class TA, class TB, class TC>
   void run(const Problem<TA, TB, TC>& p, Index i) const {
+#if defined(__x86_64__)
     if constexpr (std::is_same_v<P, SplitPair>)
-      if (Streamed::takes(p.M, p.K)) return Streamed(p, wanted).multiply(p, i);
-    const Grid grid = Grid::balanced(p.M, p.N, p.K, products, false);
+      if (Streamed::takes(p.M, p.K)) return Streamed(p, pieces(wanted, alike(p))).multiply(p, i);
+#endif
+    const Grid grid = Grid::balanced(p.M, p.N, p.K, alike(p), false);
     const Index m0 = i % pieces(p.M, grid.m) * grid.m, n0 = i / pieces(p.M, grid.m) * grid.n;
     tile<P>(p, m0, n0, std::min(grid.m, p.M - m0), std::min(grid.n, p.N - n0), {0, panel_depth<P>(p.K)});
   }
@@ -272,13 +288,14 @@ void multiply_each(Index products, GetProblem problem) {
   using Any = decltype(problem(0));
   [&]<class TA, class TB, class TC>(const Problem<TA, TB, TC>*) {
     with_panels<TA, TB, TC>([&]<class P>(P) {
-      const Tasks<P> tasks{products};
+      Tasks<P> tasks;
+      for (Index i = 0; i < products; ++i) tasks.work += tasks.work_of(problem(i));
+      const Scratch<Index> ends(products);  // of each product's tasks among all
       Index all = 0;
-      for (Index i = 0; i < products; ++i) all += tasks.count(problem(i));
+      for (Index i = 0; i < products; ++i) ends[i] = all += tasks.count(problem(i));
       parallel(all, [&](Index task) {
-        Index i = 0;
-        for (Index n; task >= (n = tasks.count(problem(i))); ++i) task -= n;
-        tasks.run(problem(i), task);
+        const Index i = std::upper_bound(ends.data(), ends.data() + products, task) - ends.data();
+        tasks.run(problem(i), task - (i > 0 ? ends[i - 1] : 0));
       });
     });
   }(static_cast<const Any*>(nullptr));

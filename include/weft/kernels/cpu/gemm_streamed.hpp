@@ -1,9 +1,11 @@
-// Products of split floats of more than a few rows and columns. One operand is kept: up to 256 of its rows (columns of b), split, stay in the
-// second cache. The other one is streamed past them, 32 of its rows at a time: these are fetched and split in between the instructions that
-// multiply those before, which leave most of a core idle. So memory is read as it lies, nearly once, and little is waited for.
+// Products of split floats of more than a few rows. One operand is kept: some of its rows (columns of b), split, stay in the second cache.
+// The other one is streamed past them, 32 of its rows at a time: these are fetched and split in between the instructions that multiply those
+// before, which leave most of a core idle. So memory is read as it lies, and little is waited for. Processors with tile registers have 2 MiB of
+// second cache for each core; what is kept, streamed and summed fills half of it, more than two thirds were slower.
 #pragma once
 
 #include <algorithm>
+#include <numeric>
 
 #include "weft/core/scratch.hpp"
 #include "weft/kernels/cpu/gemm_pack_split.hpp"
@@ -52,7 +54,7 @@ class SplitAhead {
     to_ = to_all_ + line_ / 16 * tiles_ + at_ / 32 * 768;
     if (rows_ && of_.step == 1 && lines >= 16 && whole > 0) {  // 16 lines, one after the other
       length_ = whole, step_ = 32, second_ = 16, to_step_ = 768, jump_ = of_.line - 32 * whole, to_jump_ = 16 - 768 * whole, rounds_ = 15;
-      ahead_ = pieces(1536, k_) * of_.line, at_ += 32 * whole;
+      ahead_ = pieces(1536, k_) * of_.line /* whole lines, 6 KiB or more */, at_ += 32 * whole;
       if (at_ >= k_) at_ = 0, line_ += 16;
     } else if (!rows_ && of_.line == 1 && lines >= 16 && whole > 0) {  // a step of all whole tiles, row by row
       length_ = lines / 16, step_ = 16, second_ = 16 * of_.step, to_step_ = tiles_, jump_ = of_.step - 16 * length_, to_jump_ = 16 - tiles_ * length_, rounds_ = 15;
@@ -134,21 +136,21 @@ inline MultiplyBeside multiply_beside_of(Index rows, Index columns, bool turned)
   return kernels[rows > 16][columns > 16][turned];
 }
 
-/// One product in tasks of about equal work. Bits depend on neither their extents nor their number.
+/// One product in tasks. Bits depend on neither their extents nor their number.
 class Streamed {
  public:
-  /// True iff a product of so many rows and so deep is for this; others are few_rows'.
+  /// True iff a product of so many rows and so deep is for this.
   static bool takes(Index M, Index K) { return M > few_rows_most<SplitPair> && K > 0; }
 
-  /// This product in so many tasks, if they can be as large as they should be.
+  /// This product in so many tasks or a multiple of them, if they can be as large as they should be.
   template <class TC>
-  Streamed(const Problem<float, float, TC>& p, Index wanted)
-      : b_streams_(p.a_k != 1 && p.b_k != 1 && std::min(p.M, p.N) >= 256 ? p.N <= p.M : p.N > p.M || (p.N == p.M && p.a_m != 1)), as_rows_((b_streams_ ? p.b_k : p.a_k) == 1), turned_(b_streams_ == as_rows_) {
+  Streamed(const Problem<float, float, TC>& p, Index wanted) : b_streams_(b_should_stream(p)), as_rows_((b_streams_ ? p.b_k : p.a_k) == 1), turned_(b_streams_ == as_rows_) {
     const Index kept = b_streams_ ? p.M : p.N, lines = b_streams_ ? p.N : p.M;
     steps_ = pieces(p.K, 32), depth_ = pieces(steps_, pieces(steps_, as_rows_ ? 24 : 8));
+    // 192 bytes for each line and step that is kept: 576 KiB, or 384 beside sums of 384 lines.
     kept_ = round_up(pieces(kept, pieces(kept, (as_rows_ ? 3072 : 2048) / depth_)), 32);
-    const Index blocks = pieces(kept, kept_), shares = std::min(pieces(lines, 64), pieces(wanted, blocks));
-    lines_ = round_up(pieces(lines, std::max(shares, depth_ < steps_ ? pieces(lines, 384) : 1)), 32);
+    const Index blocks = pieces(kept, kept_), even = wanted / std::gcd(wanted, blocks), shares = std::min(pieces(lines, blocks < wanted ? 64 : 256), even);
+    lines_ = round_up(pieces(lines, depth_ < steps_ ? round_up(pieces(lines, 384), shares) : shares), 32);
     m_ = b_streams_ ? kept_ : lines_, n_ = b_streams_ ? lines_ : kept_, m_tasks_ = pieces(p.M, m_), n_tasks_ = pieces(p.N, n_);
   }
   Index tasks() const { return m_tasks_ * n_tasks_; }
@@ -157,13 +159,20 @@ class Streamed {
   template <class TC>
   void multiply(const Problem<float, float, TC>& p, Index i) const {
     const Index m0 = (b_streams_ ? i / n_tasks_ : i % m_tasks_) * m_, n0 = (b_streams_ ? i % n_tasks_ : i / m_tasks_) * n_;
-    multiply(p, m0, n0, std::min(m_, p.M - m0), std::min(n_, p.N - n0));
+    multiply_part(p, m0, n0, std::min(m_, p.M - m0), std::min(n_, p.N - n0));
   }
 
  private:
+  /// The longer operand streams, so that what is kept was split for many lines. Where both lie along M and N, as for a gradient of weights, the
+  /// shorter one does, if it is no less than 256 long: it stays near, and the longer one is read once. Of equal ones a is kept as it lies best.
+  template <class TC>
+  static bool b_should_stream(const Problem<float, float, TC>& p) {
+    if (p.a_k != 1 && p.b_k != 1 && std::min(p.M, p.N) >= 256) return p.N <= p.M;
+    return p.N > p.M || (p.N == p.M && p.a_m != 1);
+  }
   /// The part of c at (m0, n0), of (m, n).
   template <class TC>
-  void multiply(const Problem<float, float, TC>& p, Index m0, Index n0, Index m, Index n) const {
+  void multiply_part(const Problem<float, float, TC>& p, Index m0, Index n0, Index m, Index n) const {
     const TileShapesInUse shapes;
     const Operand a{p.a + m0 * p.a_m, p.a_m, p.a_k}, b{p.b + n0 * p.b_n, p.b_n, p.b_k};
     const Operand kept = b_streams_ ? a : b, streamed = b_streams_ ? b : a;
@@ -177,7 +186,10 @@ class Streamed {
       const Index k = 32 * depth_ * piece;
       job.begin({of.from + first * of.line + k * of.step, of.line, of.step}, count, std::min(32 * depth_, p.K - k), depth_, as_rows, to);
     };
-    const auto begin_strip = [&](Index at) { begin(next, streamed, at % strips * 32, std::min<Index>(32, lines - at % strips * 32), at / strips, as_rows_, strip_parts.data() + at % 2 * part); };
+    const auto begin_strip = [&](Index at) {
+      const Index first = at % strips * 32;
+      begin(next, streamed, first, std::min<Index>(32, lines - first), at / strips, as_rows_, strip_parts.data() + at % 2 * part);
+    };
     const auto begin_block = [&](Index i, Index piece) {
       begin(beside, kept, 32 * i, std::min<Index>(32, kept_lines - 32 * i), piece, !as_rows_, kept_parts.data() + i * part);
     };
