@@ -1,6 +1,6 @@
 // Matrix products as tiles, of real types and any strides. Each element is a chain of multiply-adds (fused from AVX2 on) over pieces of 384
 // along K, and the pieces are added in order; of bf16 the links are pairs along K where the processor multiplies these, and on tile
-// registers, of float too (gemm_split.hpp), all of K is one chain of steps of 32 (gemm_tiles.hpp). Its bits depend on its row, its column and
+// registers, of float too (gemm_split.hpp), all of K is one chain of steps of 32 (gemm_tiles.hpp, of more than a few rows gemm_streamed.hpp). Its bits depend on its row, its column and
 // K alone, never on M, N, the batch, the layout, the tiles or the number of threads; which operand is a counts for split floats. oneDNN's
 // dnnl_sgemm, a little faster on some shapes and slower on others, does not have that, so it is a choice of the build.
 #pragma once
@@ -144,8 +144,8 @@ struct Grid {
   static constexpr Index widest = 768;
 };
 
-/// Packs b, and a where it must be, once for all tiles, as much of them at a time as buffers of a few MiB hold. While the tiles of one part are computed the next is packed: these small pieces fill what would
-/// be waiting at the end.
+/// Packs b, and a where it must be, once for all tiles, as much of them at a time as buffers of a few MiB hold. While the tiles of one part
+/// are computed the next is packed: these small pieces fill what would be waiting at the end.
 template <class P, class TA, class TB, class TC>
 void multiply_shared(const Problem<TA, TB, TC>& p) {
   using T = sum_t<P>;
@@ -247,58 +247,6 @@ void multiply_panels(Index batch, Index M, Index N, Index K, GetProblem problem)
     tile<P>(problem(i / tiles), m0, n0, std::min(grid.m, M - m0), std::min(grid.n, N - n0),
             {.begin = 0, .end = panel_depth<P>(K), .a = few ? rows.data() : nullptr, .next = m_tiles == 1 ? grid.n : 0});
   });
-}
-/// Products of any extents, each cut by its share of all the work into tasks that need nothing of each other. To be made outside `parallel`,
-/// where threads() is this rank's.
-template <class P>
-struct Tasks {
-  double work = 0;  ///< of all of them
-  Index wanted = threads();
-
-  template <class TA, class TB, class TC>
-  static double work_of(const Problem<TA, TB, TC>& p) { return static_cast<double>(p.M) * static_cast<double>(p.N) * static_cast<double>(p.K + 1); }
-  /// So many products like this one would be all the work.
-  template <class TA, class TB, class TC>
-  Index alike(const Problem<TA, TB, TC>& p) const { return std::max<Index>(1, static_cast<Index>(work / work_of(p))); }
-
-  template <class TA, class TB, class TC>
-  Index count(const Problem<TA, TB, TC>& p) const {
-    if (p.M == 0 || p.N == 0) return 0;
-#if defined(__x86_64__)
-    if constexpr (std::is_same_v<P, SplitPair>)
-      if (Streamed::takes(p.M, p.K)) return Streamed(p, pieces(wanted, alike(p))).tasks();
-#endif
-    return Grid::balanced(p.M, p.N, p.K, alike(p), false).count(p.M, p.N);
-  }
-  template <class TA, class TB, class TC>
-  void run(const Problem<TA, TB, TC>& p, Index i) const {
-#if defined(__x86_64__)
-    if constexpr (std::is_same_v<P, SplitPair>)
-      if (Streamed::takes(p.M, p.K)) return Streamed(p, pieces(wanted, alike(p))).multiply(p, i);
-#endif
-    const Grid grid = Grid::balanced(p.M, p.N, p.K, alike(p), false);
-    const Index m0 = i % pieces(p.M, grid.m) * grid.m, n0 = i / pieces(p.M, grid.m) * grid.n;
-    tile<P>(p, m0, n0, std::min(grid.m, p.M - m0), std::min(grid.n, p.N - n0), {0, panel_depth<P>(p.K)});
-  }
-};
-/// So many products, each of its own extents.
-template <class GetProblem>
-void multiply_each(Index products, GetProblem problem) {
-  if (products == 0) return;
-  using Any = decltype(problem(0));
-  [&]<class TA, class TB, class TC>(const Problem<TA, TB, TC>*) {
-    with_panels<TA, TB, TC>([&]<class P>(P) {
-      Tasks<P> tasks;
-      for (Index i = 0; i < products; ++i) tasks.work += tasks.work_of(problem(i));
-      const Scratch<Index> ends(products);  // of each product's tasks among all
-      Index all = 0;
-      for (Index i = 0; i < products; ++i) ends[i] = all += tasks.count(problem(i));
-      parallel(all, [&](Index task) {
-        const Index i = std::upper_bound(ends.data(), ends.data() + products, task) - ends.data();
-        tasks.run(problem(i), task - (i > 0 ? ends[i - 1] : 0));
-      });
-    });
-  }(static_cast<const Any*>(nullptr));
 }
 template <class GetProblem>
 void multiply(Index batch, Index M, Index N, Index K, GetProblem problem) {

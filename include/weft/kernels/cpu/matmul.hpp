@@ -5,7 +5,7 @@
 #include <cassert>
 #include <utility>
 
-#include "weft/kernels/cpu/gemm.hpp"
+#include "weft/kernels/cpu/gemm_each.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {
 
