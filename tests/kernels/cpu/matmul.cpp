@@ -333,7 +333,7 @@ TEMPLATE_TEST_CASE("grouped_matmul and its weight gradient: each expert's rows, 
 }
 
 TEST_CASE("grouped_matmul: one of many experts has nearly all rows") {
-  const Index E = 40, K = 70, M = 96, most = 300;
+  const Index E = 40, K = 61, M = 96, most = 300;  // K below what oneDNN takes, whose bits are its own
   std::vector<std::int64_t> offsets(E + 1);
   for (std::size_t e = 0; e < E; ++e) offsets[e + 1] = offsets[e] + (e == 7 ? most : static_cast<std::int64_t>(e % 3));
   const Index N = offsets.back();
