@@ -8,9 +8,9 @@ namespace weft::inline WEFT_ABI::kernels::gemm {
 
 inline constexpr Index strip_columns = 16;
 
-/// c (rows, 16) = (c +) sum over k of a(:, k) b(k, :). a is read at a[r * a_row + i * a_k], b at b[j * b_n + i].
-template <class T>
-using ColumnsKernel = void (*)(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_n, float* c, Into into);
+/// c (rows, 16) = (c +) sum over k of a(:, k) b(k, :). a is read at a[r * a_row + i * a_k], b, of S, at b[j * b_n + i].
+template <class T, class S = T>
+using ColumnsKernel = void (*)(Index k, const T* a, Index a_row, Index a_k, const S* b, Index b_n, float* c, Into into);
 
 #if defined(__x86_64__)
 // sum += y * (the element of a in memory, for all lanes).
@@ -18,16 +18,18 @@ using ColumnsKernel = void (*)(Index k, const T* a, Index a_row, Index a_k, cons
   if constexpr (std::is_same_v<T, Pair>) __asm__("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(y), "m"(element));                      \
   else __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(y), "m"(element))
 
-template <class T, int Rows>
-WEFT_AVX512 void columns_avx512(Index k, const T* a, Index a_row, Index a_k, const T* b, Index b_n, float* c, Into into) {
+template <class T, class S, int Rows>
+WEFT_AVX512 void columns_avx512(Index k, const T* a, Index a_row, Index a_k, const S* b, Index b_n, float* c, Into into) {
+  constexpr Index each = sizeof(T) / sizeof(S);  // elements of b in 32 bits: two of bf16, each the upper half of a float
   typedef float Vec __attribute__((vector_size(64)));
-  typedef float Memory __attribute__((vector_size(64), aligned(4), may_alias));
+  typedef float Memory __attribute__((vector_size(64), aligned(alignof(S)), may_alias));
+  typedef std::uint32_t Words __attribute__((vector_size(64)));
   Vec sum[Rows];
 #pragma GCC unroll 8
   for (int r = 0; r < Rows; ++r) sum[r] = Vec{};
   Index i = 0;
-  for (; i + 16 <= k; i += 16) {
-    Vec x[16], u[16];  // x: a column each, at last a row of b each
+  for (; i + 16 * each <= k; i += 16 * each) {
+    Vec x[16], u[16];  // x: a column each, at last a row of b each, or two
 #pragma GCC unroll 16
     for (int j = 0; j < 16; ++j) x[j] = *reinterpret_cast<const Memory*>(b + j * b_n + i);
 #pragma GCC unroll 4
@@ -55,15 +57,20 @@ WEFT_AVX512 void columns_avx512(Index k, const T* a, Index a_row, Index a_k, con
 #pragma GCC unroll 16
     for (int l = 0; l < 16; ++l) {
       // Sixteen streams are more than the processor looks ahead for. Here and there a line: sixteen at once would fill its buffers.
-      __builtin_prefetch(b + l * b_n + i + 32, 0, 3);     // soon
-      __builtin_prefetch(b + (l + 16) * b_n + i, 0, 2);  // of the next strip
+      __builtin_prefetch(b + l * b_n + i + 32 * each, 0, 3);  // soon
+      __builtin_prefetch(b + (l + 16) * b_n + i, 0, 2);      // of the next strip
+#pragma GCC unroll 2
+      for (int part = 0; part < each; ++part) {
+        Vec y = x[l];
+        if constexpr (each == 2) y = reinterpret_cast<Vec>(part == 0 ? reinterpret_cast<Words>(y) << 16 : reinterpret_cast<Words>(y) & 0xffff0000u);
 #pragma GCC unroll 8
-      for (int r = 0; r < Rows; ++r) { WEFT_ADD_PRODUCT(sum[r], x[l], a[r * a_row + (i + l) * a_k]); }
+        for (int r = 0; r < Rows; ++r) { WEFT_ADD_PRODUCT(sum[r], y, a[r * a_row + (i + l * each + part) * a_k]); }
+      }
     }
   }
   for (; i < k; ++i) {
     alignas(64) T row[16];
-    for (int j = 0; j < 16; ++j) row[j] = b[j * b_n + i];
+    for (int j = 0; j < 16; ++j) row[j] = static_cast<T>(b[j * b_n + i]);
     Vec y;
     __builtin_memcpy(&y, row, sizeof y);
 #pragma GCC unroll 8

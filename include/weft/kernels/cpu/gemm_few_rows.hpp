@@ -7,11 +7,15 @@
 
 namespace weft::inline WEFT_ABI::kernels::gemm {
 
-/// b's columns as a columns kernel reads them, elements of a panel one after the other; null where they are not.
+/// What a columns kernel for panels of P reads b's columns as: pairs, bf16 that it widens, or P itself.
+template <class P, class TB>
+using column_t = std::conditional_t<std::is_same_v<P, float> && std::is_same_v<TB, bf16>, bf16, P>;
+
+/// b's columns so, one after the other; null where they are not.
 template <class P, class TA, class TB, class TC>
-const P* columns_as_is(const Problem<TA, TB, TC>& p) {
-  if (columns_kernel<P>(1) == nullptr || p.b_k != 1) return nullptr;
-  if constexpr (std::is_same_v<TB, P>) return p.b;
+const column_t<P, TB>* columns_as_is(const Problem<TA, TB, TC>& p) {
+  if (p.b_k != 1 || columns_kernel<P, column_t<P, TB>>(1) == nullptr) return nullptr;
+  if constexpr (std::is_same_v<TB, column_t<P, TB>>) return p.b;
   else if constexpr (std::is_same_v<P, Pair>)
     return p.b_n % 2 == 0 && p.K % 2 == 0 && reinterpret_cast<std::uintptr_t>(p.b) % 4 == 0 ? reinterpret_cast<const Pair*>(p.b) : nullptr;
   else return nullptr;
@@ -23,7 +27,8 @@ void few_rows_by_columns(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index
   const MicroKernels<P> micro = micro_kernels<P>();
   const Index K = pieces(p.K, group<P>), depth = micro.later == Into::resume ? K : micro.depth, b_n = p.b_n / group<P>;
   const bool turned = on_tile_registers<P>();  // the tiles of the columns kernel want a turned
-  const P *const b = columns_as_is<P>(p) + n0 * b_n, *const a_as_is = turned && m > 1 ? nullptr : few_rows_as_is<P>(p);
+  const auto* const b = columns_as_is<P>(p) + n0 * b_n;
+  const P* const a_as_is = turned && m > 1 ? nullptr : few_rows_as_is<P>(p);
   const Scratch<P> rows(a_as_is ? 0 : m * K);
   if (!a_as_is) {
     if constexpr (std::is_same_v<P, Pair>)
@@ -32,7 +37,7 @@ void few_rows_by_columns(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index
   }
   const Index a_row = a_as_is ? p.a_m / group<P> : turned ? 1 : K, a_k = a_as_is ? p.a_k : turned ? m : 1;
   const P* const a = a_as_is ? a_as_is + m0 * a_row : rows.data();
-  const ColumnsKernel<P> kernel = columns_kernel<P>(m);
+  const auto kernel = columns_kernel<P, column_t<P, TB>>(m);
   alignas(64) float sums[8 * strip_columns];
   for (Index j = 0; j < n; j += strip_columns) {
     for (Index k0 = 0; k0 < K; k0 += depth)

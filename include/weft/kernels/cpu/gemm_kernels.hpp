@@ -39,8 +39,8 @@ MicroKernels<T> micro_kernels() {
 }
 
 /// That of this process's instruction set for 1 to 8 rows; null where there is none.
-template <class T>
-ColumnsKernel<T> columns_kernel([[maybe_unused]] Index rows) {
+template <class T, class S = T>
+ColumnsKernel<T, S> columns_kernel([[maybe_unused]] Index rows) {
 #if defined(__x86_64__)
   if constexpr (std::is_same_v<T, Pair>)
     if (bf16_tiles()) {
@@ -50,8 +50,8 @@ ColumnsKernel<T> columns_kernel([[maybe_unused]] Index rows) {
     }
   if constexpr (sizeof(T) == 4)
     if (isa() == Isa::avx512) {
-      constexpr ColumnsKernel<T> kernels[] = {columns_avx512<T, 1>, columns_avx512<T, 2>, columns_avx512<T, 3>, columns_avx512<T, 4>,
-                                              columns_avx512<T, 5>, columns_avx512<T, 6>, columns_avx512<T, 7>, columns_avx512<T, 8>};
+      constexpr ColumnsKernel<T, S> kernels[] = {columns_avx512<T, S, 1>, columns_avx512<T, S, 2>, columns_avx512<T, S, 3>, columns_avx512<T, S, 4>,
+                                                 columns_avx512<T, S, 5>, columns_avx512<T, S, 6>, columns_avx512<T, S, 7>, columns_avx512<T, S, 8>};
       return kernels[rows - 1];
     }
 #endif
