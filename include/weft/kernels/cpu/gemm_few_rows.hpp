@@ -119,16 +119,14 @@ void few_rows(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index m, Index n
         wide = micro.panel(n - j);
         const Index valid = std::min(wide, n - j);
         const TB* source = p.b + group<P> * k0 * p.b_k + (n0 + j) * p.b_n;
-        // What comes next is fetched: of rows the next step's, of columns a share of the next strip's, which lie one after the other.
+        // What comes next is fetched: of rows the next step's, of columns the next strip's, while these are packed.
         if (along_rows && k0 + step < K)
           fetch_columns(source + group<P> * step * p.b_k, group<P> * std::min(step, K - k0 - step) - missing, valid, p.b_k, p.b_n, 0, 1);
-        if (const Index after = n0 + j + wide; !along_rows && after < p.N)
-          fetch_columns(p.b + after * p.b_n, p.K, std::min(wide, p.N - after), p.b_k, p.b_n, k0 / step, pieces(K, step));
         const P* b = panel.data();
         Index b_k = wide;
         if constexpr (std::is_same_v<TB, P>)
           if (b_as_is && valid == wide) b = source, b_k = p.b_k;
-        if (b == panel.data()) pack_columns(panel.data(), source, k, valid, p.b_k, p.b_n, micro, 0, valid, k0 + k == K ? missing : 0);
+        if (b == panel.data()) pack_columns(panel.data(), source, k, valid, p.b_k, p.b_n, micro, 0, valid, k0 + k == K ? missing : 0, wide * p.b_n);
         row_blocks(micro, m, [&](Index i, Index high, int log) {
           const P* from = rows.data() + i * row + (std::is_same_v<P, SplitPair> ? high : 1) * k0;
           Index a_row = row, a_k = 1;

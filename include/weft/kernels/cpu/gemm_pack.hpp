@@ -92,8 +92,8 @@ WEFT_INLINE inline void transpose(double* to, Index to_row, const double* from, 
   }
 }
 
-/// to[i * to_row + j] = from[i * row + j * column] for i < rows, j < columns; where the source runs along j, fetching what lies `ahead`
-/// of it in the source; where it runs along i, in transposed blocks.
+/// to[i * to_row + j] = from[i * row + j * column] for i < rows, j < columns, fetching what lies `ahead` of it in the source; where the source
+/// runs along i, in transposed blocks.
 template <class T, class S>
 WEFT_INLINE inline void copy_block(T* to, Index to_row, const S* from, Index row, Index column, Index rows,
                                    Index columns, Index ahead = 0) {
@@ -112,7 +112,10 @@ WEFT_INLINE inline void copy_block(T* to, Index to_row, const S* from, Index row
   } else if (row == 1) {
     for (; j + L <= columns; j += L) {
       Index i = 0;
-      for (; i + L <= rows; i += L) transpose(to + i * to_row + j, to_row, from + j * column + i, column);
+      for (; i + L <= rows; i += L) {
+        for (Index l = 0; ahead != 0 && l < L; ++l) __builtin_prefetch(from + (j + l) * column + i + ahead, 0, 2);
+        transpose(to + i * to_row + j, to_row, from + j * column + i, column);
+      }
       for (; i < rows; ++i)
         for (Index l = 0; l < L; ++l) to[i * to_row + j + l] = static_cast<T>(from[i * row + (j + l) * column]);
     }
@@ -141,20 +144,21 @@ WEFT_INLINE inline void copy_pairs(Pair* to, Index to_row, const bf16* from, Ind
 
 /// Packs b (k, n), element (i, j) at from[i * b_k + j * b_n], into panels one after the other, of the widths that
 /// MicroKernels::panel says, the last filled up with zeros. A panel holds its rows one after the other. Only panels
-/// that start in [begin, end) are written, each to its place in the whole. Pairs: k counts them, b has `odd` one element less.
+/// that start in [begin, end) are written, each to its place in the whole. Pairs: k counts them, b has `odd` one element less. Along b's columns
+/// what lies `ahead` is fetched.
 template <class T, class S>
 void pack_columns(T* to, const S* from, Index k, Index n, Index b_k, Index b_n, const MicroKernels<T>& micro,
-                  Index begin, Index end, bool odd = false) {
+                  Index begin, Index end, bool odd = false, Index ahead = 0) {
   const Index width = micro.width, vectors = micro.vectors;
   if constexpr (std::is_same_v<T, Pair>)
     if (b_k == 1 && b_n % 2 == 0 && !odd && reinterpret_cast<std::uintptr_t>(from) % 4 == 0)  // pairs lie together: copied as floats are
       return pack_columns<float, float>(reinterpret_cast<float*>(to), reinterpret_cast<const float*>(from), k, n, 1, b_n / 2,
-                                        MicroKernels<float>{1, width, vectors, 0, Into::assign, {}}, begin, end);
+                                        MicroKernels<float>{1, width, vectors, 0, Into::assign, {}}, begin, end, false, ahead / 2);
   simd([=]() WEFT_INLINE {
     const MicroKernels<T> widths{1, width, vectors, 0, Into::assign, {}};
     // Along b's rows a few rows at a time through all panels, along its columns panel by panel: reads stay in few
     // pages.
-    const Index step = b_n == 1 ? 16 : k, ahead = step * b_k;
+    const Index step = b_n == 1 ? 16 : k, next = b_n == 1 ? step * b_k : ahead;
     for (Index i = 0; i < k; i += step) {
       const Index rows = std::min(step, k - i);
       for (Index j = 0, wide = 0; j < end; j += wide) {
@@ -163,7 +167,7 @@ void pack_columns(T* to, const S* from, Index k, Index n, Index b_k, Index b_n, 
         const Index valid = std::min(wide, n - j);
         T* panel = to + j * k + i * wide;
         if constexpr (std::is_same_v<T, Pair>) copy_pairs(panel, wide, from + 2 * i * b_k + j * b_n, b_k, b_n, rows, valid, odd && i + rows == k);
-        else copy_block(panel, wide, from + i * b_k + j * b_n, b_k, b_n, rows, valid, ahead);
+        else copy_block(panel, wide, from + i * b_k + j * b_n, b_k, b_n, rows, valid, next);
         for (Index r = 0; valid < wide && r < rows; ++r)
           for (Index z = valid; z < wide; ++z) panel[r * wide + z] = T{};
       }
