@@ -8,7 +8,8 @@ namespace weft::inline WEFT_ABI::kernels::gemm {
 
 inline constexpr Index strip_columns = 16;
 
-/// c (rows, 16) = (c +) sum over k of a(:, k) b(k, :). a is read at a[r * a_row + i * a_k], b, of S, at b[j * b_n + i].
+/// c (rows, 16) = (c +) sum over k of a(:, k) b(k, :). a is read at a[r * a_row + i * a_k], where a_row is 1 for tile registers and a_k else; b, of S,
+/// at b[j * b_n + i].
 template <class T, class S = T>
 using ColumnsKernel = void (*)(Index k, const T* a, Index a_row, Index a_k, const S* b, Index b_n, float* c, Into into);
 
@@ -19,19 +20,24 @@ using ColumnsKernel = void (*)(Index k, const T* a, Index a_row, Index a_k, cons
   else __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(y), "m"(element))
 
 template <class T, class S, int Rows>
-WEFT_AVX512 void columns_avx512(Index k, const T* a, Index a_row, Index a_k, const S* b, Index b_n, float* c, Into into) {
+WEFT_AVX512 void columns_avx512(Index k, const T* a, Index a_row, Index, const S* b, Index b_n, float* c, Into into) {
   constexpr Index each = sizeof(T) / sizeof(S);  // elements of b in 32 bits: two of bf16, each the upper half of a float
   typedef float Vec __attribute__((vector_size(64)));
-  typedef float Memory __attribute__((vector_size(64), aligned(alignof(S)), may_alias));
+  typedef float Memory __attribute__((vector_size(64), aligned(2), may_alias));
   typedef std::uint32_t Words __attribute__((vector_size(64)));
   Vec sum[Rows];
 #pragma GCC unroll 8
   for (int r = 0; r < Rows; ++r) sum[r] = Vec{};
-  Index i = 0;
-  for (; i + 16 * each <= k; i += 16 * each) {
+  // The empty assembly keeps g++ from an address of its own for each row and column, many more than there are registers.
+  for (; k >= 16 * each; k -= 16 * each, a += 16 * each, b += 16 * each) {
     Vec x[16], u[16];  // x: a column each, at last a row of b each, or two
-#pragma GCC unroll 16
-    for (int j = 0; j < 16; ++j) x[j] = *reinterpret_cast<const Memory*>(b + j * b_n + i);
+    const S* four = b;
+#pragma GCC unroll 4
+    for (int j = 0; j < 16; j += 4, four += 4 * b_n) {
+      __asm__("" : "+r"(four));
+#pragma GCC unroll 4
+      for (int l = 0; l < 4; ++l) x[j + l] = *reinterpret_cast<const Memory*>(four + l * b_n);
+    }
 #pragma GCC unroll 4
     for (int j = 0; j < 16; j += 4) {  // 4 x 4 within each quarter of the vectors
       const Vec low0 = __builtin_shufflevector(x[j], x[j + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
@@ -54,27 +60,30 @@ WEFT_AVX512 void columns_avx512(Index k, const T* a, Index a_row, Index a_k, con
       x[j + 8] = __builtin_shufflevector(high0, high1, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
       x[j + 12] = __builtin_shufflevector(high0, high1, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
     }
+    const T *low = a, *high = a + 4 * a_row;
+    const S *soon = b + 32 * each, *next = b + 16 * b_n;
 #pragma GCC unroll 16
-    for (int l = 0; l < 16; ++l) {
+    for (int l = 0; l < 16; ++l, low += each, high += each, soon += b_n, next += b_n) {
+      __asm__("" : "+r"(low), "+r"(high), "+r"(soon), "+r"(next));
       // Sixteen streams are more than the processor looks ahead for. Here and there a line: sixteen at once would fill its buffers.
-      __builtin_prefetch(b + l * b_n + i + 32 * each, 0, 3);  // soon
-      __builtin_prefetch(b + (l + 16) * b_n + i, 0, 2);      // of the next strip
+      __builtin_prefetch(soon, 0, 3);
+      __builtin_prefetch(next, 0, 2);  // of the next strip
 #pragma GCC unroll 2
       for (int part = 0; part < each; ++part) {
         Vec y = x[l];
         if constexpr (each == 2) y = reinterpret_cast<Vec>(part == 0 ? reinterpret_cast<Words>(y) << 16 : reinterpret_cast<Words>(y) & 0xffff0000u);
 #pragma GCC unroll 8
-        for (int r = 0; r < Rows; ++r) { WEFT_ADD_PRODUCT(sum[r], y, a[r * a_row + (i + l * each + part) * a_k]); }
+        for (int r = 0; r < Rows; ++r) { WEFT_ADD_PRODUCT(sum[r], y, (r < 4 ? low : high)[r % 4 * a_row + part]); }
       }
     }
   }
-  for (; i < k; ++i) {
+  for (; k > 0; --k, ++a, ++b) {
     alignas(64) T row[16];
-    for (int j = 0; j < 16; ++j) row[j] = static_cast<T>(b[j * b_n + i]);
+    for (int j = 0; j < 16; ++j) row[j] = static_cast<T>(b[j * b_n]);
     Vec y;
     __builtin_memcpy(&y, row, sizeof y);
 #pragma GCC unroll 8
-    for (int r = 0; r < Rows; ++r) { WEFT_ADD_PRODUCT(sum[r], y, a[r * a_row + i * a_k]); }
+    for (int r = 0; r < Rows; ++r) { WEFT_ADD_PRODUCT(sum[r], y, a[r * a_row]); }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < Rows; ++r) {

@@ -28,14 +28,14 @@ void few_rows_by_columns(const Problem<TA, TB, TC>& p, Index m0, Index n0, Index
   const Index K = pieces(p.K, group<P>), depth = micro.later == Into::resume ? K : micro.depth, b_n = p.b_n / group<P>;
   const bool turned = on_tile_registers<P>();  // the tiles of the columns kernel want a turned
   const auto* const b = columns_as_is<P>(p) + n0 * b_n;
-  const P* const a_as_is = turned && m > 1 ? nullptr : few_rows_as_is<P>(p);
+  const P* const a_as_is = p.a_k != 1 || (turned && m > 1) ? nullptr : few_rows_as_is<P>(p);
   const Scratch<P> rows(a_as_is ? 0 : m * K);
   if (!a_as_is) {
     if constexpr (std::is_same_v<P, Pair>)
       for (Index r = 0; turned && r < m; ++r) copy_pairs(rows.data() + r, m, p.a + (m0 + r) * p.a_m, p.a_k, 1, K, 1, p.K % 2 != 0);
     if (!turned) pack_rows(rows.data(), p.a + m0 * p.a_m, m, K, p.a_m, p.a_k, 1, p.K % group<P> != 0);
   }
-  const Index a_row = a_as_is ? p.a_m / group<P> : turned ? 1 : K, a_k = a_as_is ? p.a_k : turned ? m : 1;
+  const Index a_row = a_as_is ? p.a_m / group<P> : turned ? 1 : K, a_k = !a_as_is && turned ? m : 1;
   const P* const a = a_as_is ? a_as_is + m0 * a_row : rows.data();
   const auto kernel = columns_kernel<P, column_t<P, TB>>(m);
   alignas(64) float sums[8 * strip_columns];
