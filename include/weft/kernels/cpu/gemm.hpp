@@ -1,8 +1,8 @@
 // Matrix products as tiles, of real types and any strides. Each element is a chain of multiply-adds (fused from AVX2 on) over pieces of 384
-// along K, and the pieces are added in order; of bf16 the links are pairs along K where the processor multiplies these, and on tile
-// registers, of float too (gemm_split.hpp), all of K is one chain of steps of 32 (gemm_tiles.hpp, of more than a few rows gemm_streamed.hpp). Its bits depend on its row, its column and
-// K alone, never on M, N, the batch, the layout, the tiles or the number of threads; which operand is a counts for split floats. oneDNN's
-// dnnl_sgemm, a little faster on some shapes and slower on others, does not have that, so it is a choice of the build.
+// along K, and the pieces are added in order; of bf16 the links are pairs along K where bf16_products(), and on tile registers, of float too
+// (gemm_split.hpp), all of K is one chain of steps of 32 (gemm_tiles.hpp, of more than a few rows gemm_streamed.hpp). Its bits depend on its row,
+// its column and K alone, never on M, N, the batch, the layout, the tiles or the number of threads; which operand is a counts for split floats.
+// oneDNN's dnnl_sgemm, a little faster on some shapes and slower on others, does not have that, so it is a choice of the build.
 #pragma once
 
 #include <algorithm>

@@ -8,8 +8,8 @@ namespace weft::inline WEFT_ABI::kernels::gemm {
 
 inline constexpr Index strip_columns = 16;
 
-/// c (rows, 16) = (c +) sum over k of a(:, k) b(k, :). a is read at a[r * a_row + i * a_k], where a_row is 1 for tile registers and a_k else; b, of S,
-/// at b[j * b_n + i].
+/// c (rows, 16) = (c +) sum over k of a(:, k) b(k, :). a is read at a[r * a_row + i * a_k], where a_row is 1 for tile registers, else a_k; b, of S, at
+/// b[j * b_n + i].
 template <class T, class S = T>
 using ColumnsKernel = void (*)(Index k, const T* a, Index a_row, Index a_k, const S* b, Index b_n, float* c, Into into);
 

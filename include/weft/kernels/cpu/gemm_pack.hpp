@@ -145,7 +145,7 @@ WEFT_INLINE inline void copy_pairs(Pair* to, Index to_row, const bf16* from, Ind
 /// Packs b (k, n), element (i, j) at from[i * b_k + j * b_n], into panels one after the other, of the widths that
 /// MicroKernels::panel says, the last filled up with zeros. A panel holds its rows one after the other. Only panels
 /// that start in [begin, end) are written, each to its place in the whole. Pairs: k counts them, b has `odd` one element less. Along b's columns
-/// what lies `ahead` is fetched.
+/// what lies `ahead` is fetched, but of pairs that do not lie together.
 template <class T, class S>
 void pack_columns(T* to, const S* from, Index k, Index n, Index b_k, Index b_n, const MicroKernels<T>& micro,
                   Index begin, Index end, bool odd = false, Index ahead = 0) {

@@ -60,7 +60,7 @@ struct Straightened {
 };
 
 inline void pack_columns(SplitPair* to, const float* from, Index k, Index n, Index b_k, Index b_n, const MicroKernels<SplitPair>& micro, Index begin,
-                         Index end, Index missing = 0, Index = 0) {
+                         Index end, Index missing = 0, Index /*ahead: it fetches by itself*/ = 0) {
   Straightened straight;
   const auto pack = [&](Index i, Index j, Index wide, Index ahead) {
     const Index columns = std::min(wide, n - j), valid = std::min<Index>(32, 2 * (k - i) - missing);
