@@ -35,7 +35,7 @@ void record(benchmark::State& state) { chain(state, [](const auto& x) { return i
 void add_number(benchmark::State& state) { chain(state, [](const auto& x) { return add(x, 1.0); }); }
 void multiply(benchmark::State& state) { chain(state, [](const auto& x) { return mul(x, x); }); }
 
-BENCHMARK(record)->Arg(100)->Arg(10000)->Arg(100000);
+BENCHMARK(record)->Arg(100)->Arg(1000)->Arg(10000)->Arg(100000);
 BENCHMARK(add_number)->Arg(10000);
 BENCHMARK(multiply)->Arg(10000);
 

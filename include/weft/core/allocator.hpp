@@ -4,6 +4,7 @@
 
 #include <bit>
 #include <cassert>
+#include <cstdint>
 #include <cstdlib>
 #include <new>
 #include <utility>
@@ -44,55 +45,30 @@ class Allocator final : public Memory {
   Allocator& operator=(const Allocator&) = delete;
 
   WEFT_OUTLINE void* allocate(std::size_t bytes) override {
-    const std::size_t size = rounded(bytes);
-    void* block = from_cache(size);
-    if (block == nullptr && foreign_ != nullptr) {
-      collect_foreign();
-      block = from_cache(size);
-    }
-    if (block != nullptr) {
-      stats_.cached -= size;
-    } else {
-      ++stats_.system_calls;
-      block = from_system(size);
-      if (block == nullptr) {
-        release_cached();
-        block = from_system(size);
-      }
-      if (block == nullptr)
-        throw MemoryError("[allocate] expected " + std::to_string(bytes) + " bytes of memory, the system gave none\n  live: " +
-                          std::to_string(stats_.live) + " bytes\n  hint: a smaller micro-batch, or --recompute, needs less");
-    }
-    stats_.live += size;
-    if (stats_.live > stats_.peak) stats_.peak = stats_.live;
-    ++blocks_;
-    return block;
+    if (bytes > large) return allocate_anew(bytes);
+    const int size_class = class_of(bytes);
+    Block* const block = free_[size_class];
+    if (block == nullptr) return allocate_anew(bytes);
+    free_[size_class] = block->next;
+    const auto next = reinterpret_cast<std::uintptr_t>(block->next);  // what the next request of the class gets, and fills
+    for (std::uintptr_t line = 0; line < 4; ++line) __builtin_prefetch(reinterpret_cast<const void*>(next + 64 * line), 1);
+    return held(block, size_of(size_class));
   }
 
   WEFT_OUTLINE void release(void* data, std::size_t bytes) override {
-    if (this == mine_or_null()) return put_back(data, rounded(bytes));
-    bool last = false;
-    {
-      const SpinLock::Hold lock(foreign_lock_);
-      if (orphan_) {
-        to_system(data, rounded(bytes));
-        last = --blocks_ == 0;
-      } else {
-        foreign_ = ::new (data) Block{foreign_, bytes};
-      }
-    }
-    if (last) delete this;
+    if (this == mine_or_null()) put_back(data, bytes);
+    else release_foreign(data, bytes);
   }
 
   void release_cached() override {
     for (Block*& list : free_)
       while (list != nullptr) std::free(std::exchange(list, list->next));
     pages_.unmap_free();
-    stats_.cached = 0;
+    owned_ = live_;
   }
 
-  const MemoryStats& stats() const { return stats_; }
-  void reset_peak() { stats_.peak = stats_.live; }
+  MemoryStats stats() const { return {live_, peak_, owned_ - live_, system_calls_}; }
+  void reset_peak() { peak_ = live_; }
 
   /// This thread's allocator of host memory.
   static Allocator& mine() {
@@ -107,20 +83,20 @@ class Allocator final : public Memory {
  private:
   struct Block {
     Block* next;
-    std::size_t bytes = 0;  ///< set only where another thread gave it back
+    std::size_t bytes;  ///< that were asked for
   };
   /// Ends with its thread; the allocator lives on for as long as a block is held.
   struct Owner {
     Allocator* allocator = nullptr;
     ~Owner() {
       mine_or_null() = nullptr;
-      allocator->collect_foreign();
-      allocator->release_cached();
       bool last = false;
       {
         const SpinLock::Hold lock(allocator->foreign_lock_);
+        allocator->put_foreign_back();
+        allocator->release_cached();
         allocator->orphan_ = true;
-        last = allocator->blocks_ == 0;
+        last = allocator->live_ == 0;
       }
       if (last) delete allocator;
     }
@@ -154,37 +130,87 @@ class Allocator final : public Memory {
     Block*& list = free_[class_of(size)];
     return list != nullptr ? std::exchange(list, list->next) : nullptr;
   }
+  void* held(void* block, std::size_t size) {
+    live_ += size;
+    if (live_ > peak_) peak_ = live_;
+    return block;
+  }
+  /// What allocate does where no list serves it at once.
+  WEFT_OUTLINE void* allocate_anew(std::size_t bytes) {
+    const std::size_t size = rounded(bytes);
+    void* block = from_cache(size);
+    if (block == nullptr && foreign_ != nullptr) {
+      {
+        const SpinLock::Hold lock(foreign_lock_);
+        put_foreign_back();
+      }
+      block = from_cache(size);
+    }
+    if (block == nullptr) {
+      ++system_calls_;
+      block = from_system(size);
+      if (block == nullptr) {
+        release_cached();
+        block = from_system(size);
+      }
+      if (block == nullptr)
+        throw MemoryError("[allocate] expected " + std::to_string(bytes) + " bytes of memory, the system gave none\n  live: " +
+                          std::to_string(live_) + " bytes\n  hint: a smaller micro-batch, or --recompute, needs less");
+    }
+    return held(block, size);
+  }
   void* from_system(std::size_t size) {
-    if (size <= large) return std::aligned_alloc(alignment, size);
+    if (size <= large) {
+      void* const block = std::aligned_alloc(alignment, size);
+      if (block != nullptr) owned_ += size;
+      return block;
+    }
     const std::size_t before = pages_.free_bytes();
     if (!pages_.map(size)) return nullptr;
-    stats_.cached += pages_.free_bytes() - before - size;
+    owned_ += pages_.free_bytes() - before;
     return pages_.take(size);
   }
   static void to_system(void* data, std::size_t size) {
     if (size > large) Pages::unmap(data, size);
     else std::free(data);
   }
-  void put_back(void* data, std::size_t size) {
-    stats_.live -= size;
-    stats_.cached += size;
-    --blocks_;
-    if (size > large) return pages_.give(data, size);
-    Block*& list = free_[class_of(size)];
-    list = ::new (data) Block{list, 0};
+  void put_back(void* data, std::size_t bytes) {
+    if (bytes > large) {
+      const std::size_t size = Pages::rounded(bytes);
+      live_ -= size;
+      return pages_.give(data, size);
+    }
+    const int size_class = class_of(bytes);
+    live_ -= size_of(size_class);
+    free_[size_class] = ::new (data) Block{free_[size_class], bytes};
   }
-  void collect_foreign() {
-    const SpinLock::Hold lock(foreign_lock_);
+  /// What release does on a thread that is not this memory's own.
+  WEFT_OUTLINE void release_foreign(void* data, std::size_t bytes) {
+    bool last = false;
+    {
+      const SpinLock::Hold lock(foreign_lock_);
+      if (orphan_) {
+        to_system(data, rounded(bytes));
+        live_ -= rounded(bytes);
+        last = live_ == 0;
+      } else {
+        foreign_ = ::new (data) Block{foreign_, bytes};
+      }
+    }
+    if (last) delete this;
+  }
+  void put_foreign_back() {
     while (foreign_ != nullptr) {
-      Block* block = std::exchange(foreign_, foreign_->next);
-      put_back(block, rounded(block->bytes));
+      Block* const block = std::exchange(foreign_, foreign_->next);
+      put_back(block, block->bytes);
     }
   }
 
   Block* free_[classes] = {};
   Pages pages_;
-  MemoryStats stats_;
-  std::size_t blocks_ = 0;
+  std::size_t live_ = 0, peak_ = 0;  // bytes of blocks that are held; 0 iff none is
+  std::size_t owned_ = 0;            // bytes got from the system and not given back
+  std::size_t system_calls_ = 0;
   bool orphan_ = false;
   SpinLock foreign_lock_;
   Block* foreign_ = nullptr;  // blocks that other threads gave back

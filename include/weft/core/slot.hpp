@@ -69,27 +69,29 @@ struct Recipe {
 };
 
 struct Slot : Counted {
-  Dtype dtype = Dtype::f32;  ///< of the gradient
-  Shape shape;
-  Strides strides;           ///< of the gradient, in its buffer
-  Index offset = 0;
   Ref<Slot> root;            ///< of a view; null: this is a root
-  bool covers = true;        ///< true iff every element of the root's gradient is one of this one's
   Ref<Parts> parts;          ///< the split that this slot is all of one part of
-  Index part = 0;
+  int part = 0;
+  Dtype dtype = Dtype::f32;  ///< of the gradient
+  bool covers = true;        ///< true iff every element of the root's gradient is one of this one's
 
   // Of roots.
+  bool leaf = false;         ///< true iff no op made the tensor, so that the gradient stays for a user or an optimizer
+  bool inside = false;       ///< true iff a checkpoint's first pass made it
+  bool claimed = false;      ///< an op has made a gradient ahead of the backward, in the place that the sink gave
+  int pending = 0;           ///< writes that are recorded and have not run
+  std::uint64_t tape = 0;    ///< the serial number of the tape that recorded it
   Ref<Storage> buffer;       ///< null: nothing was written yet
   Ref<Parts> assigned;       ///< not null: only these parts of the buffer hold something
-  bool leaf = false;         ///< true iff no op made the tensor, so that the gradient stays for a user or an optimizer
-  std::uint64_t tape = 0;    ///< the serial number of the tape that recorded it
-  Index pending = 0;         ///< writes that are recorded and have not run
-  bool inside = false;       ///< true iff a checkpoint's first pass made it
   Sink* sink = nullptr;
-  bool claimed = false;      ///< an op has made a gradient ahead of the backward, in the place that the sink gave
   const std::string* name = nullptr;  ///< a parameter's path
-  GradientHook* hooks = nullptr;  ///< owned
-  std::unique_ptr<Recipe> recipe; ///< of the tensor, until its op's backward has run
+  GradientHook* hooks = nullptr;      ///< owned
+  std::unique_ptr<Recipe> recipe;     ///< of the tensor, until its op's backward has run
+
+  // Where its gradient lies in the root's buffer.
+  Index offset = 0;
+  Shape shape;
+  Strides strides;
 
   Slot(Dtype type, const Shape& extents, const Strides& layout) : dtype(type), shape(extents), strides(layout) {}
   Slot(const Slot&) = delete;

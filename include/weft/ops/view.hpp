@@ -161,7 +161,7 @@ std::array<Tensor<T, D>, N> split(const Tensor<T, D>& x, const Index (&extents)[
     parts->part[parts->count++] = {slot.shape, slot.strides, slot.offset, false};
     slot.covers = false;
     slot.parts = parts;
-    slot.part = static_cast<Index>(i);
+    slot.part = static_cast<int>(i);
   }
   return result;
 }

@@ -90,15 +90,7 @@ class Grad {
     std::swap(claims_, other.claims_);
     return *this;
   }
-  ~Grad() {
-    if (!slot_) return;
-    if (claims_) slot_->claimed = false;
-    if (narrow_) flush();
-    Slot& root = slot_->base();
-    if (--root.pending > 0 || root.sink == nullptr || !tape_state().in_backward) return;
-    root.sink->ready(root);
-    tape_state().any_ready = true;
-  }
+  ~Grad() { if (slot_) end(); }
 
   explicit operator bool() const { return static_cast<bool>(slot_); }
   const Shape& shape() const { return slot_->shape; }
@@ -148,6 +140,14 @@ class Grad {
   }
 
  private:
+  WEFT_OUTLINE void end() {
+    if (claims_) slot_->claimed = false;
+    if (narrow_) flush();
+    Slot& root = slot_->base();
+    if (--root.pending > 0 || root.sink == nullptr || !tape_state().in_backward) return;
+    root.sink->ready(root);
+    tape_state().any_ready = true;
+  }
   void flush() {
     if (slot_->dtype == dtype_of<T>) add_narrow<T>();
     else if constexpr (Narrow<T>) add_narrow<float>();
@@ -174,16 +174,9 @@ class Saved {
  public:
   Saved() = default;
   /// `recipes` false: kept also where it could be made again.
-  explicit Saved(const Tensor<T, D>& x, bool recipes = true) {
-    if (!x.defined()) return;
-    version_ = x.storage()->version;
-    if (recipes && x.slot()) {
-      const Ref<Slot>& root = x.slot()->root ? x.slot()->root : x.slot();
-      const Recipe* const r = root->recipe.get();
-      if (r != nullptr && r->output == x.storage().get() && r->version == version_ && r->possible()) made_from_ = root;
-    }
-    tensor_ = {made_from_ ? Ref<Storage>() : x.storage(), x.offset(), x.shape(), x.strides()};
-  }
+  explicit Saved(const Tensor<T, D>& x, bool recipes = true)
+      : version_(x.defined() ? x.storage()->version : 0), made_from_(recipes ? with_recipe(x) : Ref<Slot>()),
+        tensor_(made_from_ ? Ref<Storage>() : x.storage(), x.offset(), x.shape(), x.strides()) {}
 
   const Tensor<T, D>& get() const {
     if (made_from_ && !tensor_.defined()) {
@@ -208,9 +201,16 @@ class Saved {
   const Tensor<T, D>* operator->() const { return &get(); }
 
  private:
-  mutable Tensor<T, D> tensor_;
+  /// The slot whose recipe makes x as it is now, or null.
+  static Ref<Slot> with_recipe(const Tensor<T, D>& x) {
+    if (!x.defined() || !x.slot()) return {};
+    const Ref<Slot>& root = x.slot()->root ? x.slot()->root : x.slot();
+    const Recipe* const r = root->recipe.get();
+    return r != nullptr && r->output == x.storage().get() && r->version == x.storage()->version && r->possible() ? root : Ref<Slot>();
+  }
   std::uint64_t version_ = 0;
   Ref<Slot> made_from_;
+  mutable Tensor<T, D> tensor_;
 };
 
 }  // namespace weft::inline WEFT_ABI

@@ -86,8 +86,9 @@ class Op {
 
   /// Records backward(dy), which runs with y's gradient if there is one, and returns y.
   template <class T, class D, class F>
-  Tensor<T, D> record(Tensor<T, D> y, F backward) {
-    record_outputs([f = std::move(backward)](const Tensor<T, D>& dy) { if (dy.defined()) f(dy); }, y);
+  Tensor<T, D> record(const Tensor<T, D>& made, F&& backward) {
+    Tensor<T, D> y = made;
+    record_outputs(std::forward<F>(backward), y);
     return y;
   }
   /// Says that y, which record returned, is cheap to make again: make(y, saved...) fills it. Returns y. On the GPU it is kept all the
@@ -116,14 +117,14 @@ class Op {
   }
   /// The same for several outputs; backward gets a gradient for each, undefined where none arrived, and runs if any did.
   template <class F, class... T, class D>
-  void record_outputs(F backward, Tensor<T, D>&... y) {
+  void record_outputs(F&& backward, Tensor<T, D>&... y) {
     if (tape_ == nullptr) return;
     if (tape_->options().check) (check_finite(y, "output"), ...);
     if (!wanted_) return;
     (attach(y), ...);
     if (tape_->options().audit != nullptr) tape_->options().audit->push_back({name_, where_, current_scope(), std::move(inputs_), {y.slot()...}});
     if (tape_state().collected != nullptr) return;  // a checkpoint's first pass: the outer record stands for this one
-    tape_->record(name_, where_, [name = name_, where = where_, check = tape_->options().check, f = std::move(backward),
+    tape_->record(name_, where_, [name = name_, where = where_, check = tape_->options().check, f = std::forward<F>(backward),
                                   ... slot = y.slot()]() {
       if (!(slot->base().buffer || ...)) return;
       (run_hooks<T, D>(*slot), ...);

@@ -75,14 +75,13 @@ class Tape {
 
   /// Adds a record; `backward()` runs in the reverse walk.
   template <class F>
-  void record(const char* op, Where where, F backward) {
-    using R = Closure<F>;
+  void record(const char* op, Where where, F&& backward) {
+    using R = Closure<std::decay_t<F>>;
     static_assert(sizeof(R) <= chunk_bytes - sizeof(Chunk), "weft: a backward closure holds too much; save tensors, not arrays");
     void* memory = reserve(sizeof(R));
-    R* r = ::new (memory) R{{last_, op, where, current_scope(), nullptr, nullptr, used_before_, chunk_before_}, std::move(backward)};
-    r->run = [](Record* self) { static_cast<R*>(self)->backward(); };
-    r->destroy = [](Record* self) { static_cast<R*>(self)->~R(); };
-    last_ = r;
+    last_ = ::new (memory) R({last_, op, where, current_scope(), [](Record* self) { static_cast<R*>(self)->backward(); },
+                              [](Record* self) { static_cast<R*>(self)->~R(); }, used_before_, chunk_before_},
+                             std::forward<F>(backward));
     ++records_;
   }
 
@@ -162,6 +161,8 @@ class Tape {
   template <class F>
   struct Closure : Record {
     F backward;
+    template <class G>
+    Closure(const Record& head, G&& f) : Record(head), backward(std::forward<G>(f)) {}
   };
 
   static std::uint64_t& serials() {
