@@ -15,6 +15,16 @@
 
 namespace weft::inline WEFT_ABI::kernels {
 
+namespace detail {
+/// Elements that go through a step's roots and divisions together: few, and what comes two blocks later fetched meanwhile, so that memory
+/// never waits for them.
+inline constexpr Index adamw_block = 128;
+template <class T>
+WEFT_INLINE inline void fetch_block(const T* x) {
+  for (Index i = 0; i < adamw_block; i += 64 / static_cast<Index>(sizeof(T))) __builtin_prefetch(x + i);
+}
+}  // namespace detail
+
 /// One step of AdamW (Loshchilov and Hutter 2019), in the order of PyTorch's, for n elements that lie one after the
 /// other:
 ///   g = grad * scale; p *= 1 - lr * weight_decay; m += (g - m) * (1 - beta1); v = v * beta2 + g^2 * (1 - beta2);
@@ -40,14 +50,16 @@ void adamw_step(cpu, Out<W, cpu> param, Out<stat_t<W>, cpu> master, In<G, cpu> g
   S* const masters = master.data;
   M *const ms = m.data, *const vs = v.data;
   const G* const gs = grad.data;
-  RandomKey key_m = args.rounding, key_v = args.rounding;
+  const RandomKey key = args.rounding;
+  RandomKey key_m = key, key_v = key;
   key_m.micro += 1, key_v.micro += 2;
+  const Index first = args.first;
 
-  parallel_ranges(param.numel(), piece_size, [&](Index begin, Index end) {
-    alignas(64) S roots[piece_size];
-    alignas(64) S means[rounded ? piece_size : 1];
+  const auto update_block = [=](Index begin, Index end) {
+    alignas(64) S roots[detail::adamw_block];
+    alignas(64) S means[rounded ? detail::adamw_block : 1];
     S *const root = roots, *const mean = means;
-    const Index at = args.first + begin;
+    const Index at = first + begin;
     simd([=]() WEFT_INLINE {
 #pragma omp simd
       for (Index i = begin; i < end; ++i) {
@@ -71,27 +83,30 @@ void adamw_step(cpu, Out<W, cpu> param, Out<stat_t<W>, cpu> master, In<G, cpu> g
       const S next = rounded ? mean[i - begin] : static_cast<S>(ms[i]);
       return p * decay - step * (next / (root[i - begin] / root_bias2 + eps));
     };
-    if constexpr (rounded) {
-      const RandomKey key = args.rounding;
-      simd([=]() WEFT_INLINE {
+    simd([=]() WEFT_INLINE {
+      if constexpr (rounded) {
 #pragma omp simd
         for (Index i = begin; i < end; ++i) mean[i - begin] = update(i, static_cast<S>(ps[i]));
         round_range(mean, end - begin, key, at, ps + begin);
-      });
-    } else if (masters != nullptr) {
-      simd([=]() WEFT_INLINE {
+      } else if (masters != nullptr) {
 #pragma omp simd
         for (Index i = begin; i < end; ++i) {
           const S p = update(i, masters[i]);
           masters[i] = p;
           put(ps[i], p, 0);
         }
-      });
-    } else {
-      simd([=]() WEFT_INLINE {
+      } else {
 #pragma omp simd
         for (Index i = begin; i < end; ++i) put(ps[i], update(i, static_cast<S>(ps[i])), 0);
-      });
+      }
+    });
+  };
+  parallel_ranges(param.numel(), piece_size, [&](Index begin, Index end) {
+    for (Index i = begin; i < end; i += detail::adamw_block) {
+      const Index soon = i + 2 * detail::adamw_block;
+      detail::fetch_block(gs + soon), detail::fetch_block(ms + soon), detail::fetch_block(vs + soon), detail::fetch_block(ps + soon);
+      if (masters != nullptr) detail::fetch_block(masters + soon);
+      update_block(i, std::min(end, i + detail::adamw_block));
     }
   });
 }
