@@ -10,35 +10,29 @@
 #include "weft/core/parallel.hpp"
 #include "weft/core/scratch.hpp"
 #include "weft/kernels/cpu/attention_backward.hpp"
+#include "weft/kernels/cpu/attention_few.hpp"
 #include "weft/kernels/cpu/attention_few_tiles.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {
 
 namespace attention {
 
-/// One block of columns: y = (p v) / sum(p) and lse. k is read where few columns are.
+/// One block of columns: y = (p v) / sum(p) and lse.
 template <class T>
-void forward_block(const Sizes& n, const In<T, cpu>& q, const In<T, cpu>& k, const KeyBlocks<T>& key_blocks, const KeyBlocks<T>& value_blocks,
-                   const Out<T, cpu>& y, const Out<stat_t<T>, cpu>& lse, const Columns& columns) {
+void forward_block(const Sizes& n, const In<T, cpu>& q, const KeyBlocks<T>& key_blocks, const KeyBlocks<T>& value_blocks, const Out<T, cpu>& y,
+                   const Out<stat_t<T>, cpu>& lse, const Columns& columns) {
   using S = stat_t<T>;
   const Index D = n.D, width = n.width(), lanes = columns.lanes(), count = columns.count;
-  // Where few columns would leave lanes empty, as in decoding, lanes hold keys and then the head's width instead. Each
-  // element is the same chain of multiply-adds, so the bits are the same.
-  const bool few = columns.few();
-  const Scratch<S> scratch(block * (2 * width + 2 * block + (few ? width : 0)));
-  S* q_t = scratch.data();                 // (D, columns), or (columns, D) where few
-  S* y_t = q_t + width * block;            // (D, columns), or (columns, D) where few
-  S* scores = y_t + width * block;         // (keys, columns)
-  S* few_scores = scores + block * block;  // (columns, keys)
-  S* packed_k = few_scores + block * block;  // (D, keys); these two where few
+  const Scratch<S> scratch(block * (2 * width + block));
+  S* q_t = scratch.data();          // (D, columns)
+  S* y_t = q_t + width * block;     // (D, columns)
+  S* scores = y_t + width * block;  // (keys, columns)
   alignas(64) S top[block], sum[block], factor[block];
   Mask<S> mask;
   Index at[block];
 
   columns.find(q.strides, at);
-  const Rows<const T> queries{q.data, at, count, D};
-  if (few) pack_rows<T>(queries, static_cast<S>(n.scale), q_t, width);
-  else pack_columns<T>(queries, static_cast<S>(n.scale), q_t);
+  pack_columns<T>({q.data, at, count, D}, static_cast<S>(n.scale), q_t);
   // A column whose first keys are hidden meets blocks of which it sees nothing: -infinity less itself would be no number.
   std::fill_n(top, block, n.limited() ? std::numeric_limits<S>::lowest() : -std::numeric_limits<S>::infinity());
   std::fill_n(sum, block, S(0));
@@ -47,39 +41,24 @@ void forward_block(const Sizes& n, const In<T, cpu>& q, const In<T, cpu>& k, con
   for (Index j = begin; j < end; j += block) {
     const Index keys = std::min(block, end - j);
     columns.mask(n, j, keys, mask);
-    if (few) {
-      pack_columns<T>(KeyRows<T>(k, columns, j, keys), 1, packed_k, 16 * k.strides[1]);  // the next 16 keys
-      multiply<S>({count, keys, D, q_t, width, 1, packed_k, block, few_scores, block});
-      for (Index c = 0; c < count; ++c) at[c] = c * block;
-      pack_columns<S>({few_scores, at, count, keys}, 1, scores);
-    } else {
-      const auto key = key_blocks.at(j, keys);
-      for_steps(mask, keys, [&](Index from, Index to, Index start) {
-        multiply<S>({to - from, lanes - start, D, key.data + from * key.stride, key.stride, 1, q_t + start, block,
-                     scores + from * block + start, block});
-      });
-    }
+    const auto key = key_blocks.at(j, keys);
+    for_steps(mask, keys, [&](Index from, Index to, Index start) {
+      multiply<S>({to - from, lanes - start, D, key.data + from * key.stride, key.stride, 1, q_t + start, block,
+                   scores + from * block + start, block});
+    });
     if (mask.low) hide_before_first<S>(scores, keys, lanes, &mask);
     bool moved;
     softmax_step<S>(scores, keys, lanes, &mask, top, sum, factor, &moved);
     const auto value = value_blocks.at(j, keys);
-    if (few) {
-      if (j > begin && moved) scale_rows<S>(y_t, count, width, factor);
-      multiply<S>({count, D, keys, scores, 1, block, value.data, value.stride, y_t, width, j > begin});
-    } else {
-      for_steps(mask, keys, [&](Index from, Index to, Index start) {
-        multiply<S>({D, lanes - start, to - from, value.data + from * value.stride, 1, value.stride,
-                     scores + from * block + start, block, y_t + start, block, j + from > begin,
-                     from == 0 && moved ? factor + start : nullptr});
-      });
-    }
+    for_steps(mask, keys, [&](Index from, Index to, Index start) {
+      multiply<S>({D, lanes - start, to - from, value.data + from * value.stride, 1, value.stride, scores + from * block + start, block,
+                   y_t + start, block, j + from > begin, from == 0 && moved ? factor + start : nullptr});
+    });
   }
   softmax_end<S>(top, sum, factor);
   if (y) {
     columns.find(y.strides, at);
-    const Rows<T> to{y.data, at, count, D};
-    if (few) unpack_rows<T>(y_t, width, factor, to, y.beta);
-    else unpack_columns<T>(y_t, factor, to, y.beta);
+    unpack_columns<T>(y_t, factor, {y.data, at, count, D}, y.beta);
   }
   if (lse)
     for (Index c = 0; c < count; ++c) put(lse.data[columns.find_statistic(lse.strides, c)], top[c], lse.beta);
@@ -100,16 +79,17 @@ void attention_forward(cpu, In<T, cpu> q, In<T, cpu> k, In<T, cpu> v, Out<T, cpu
                        AttentionOptions options, In<std::int32_t, cpu> starts = {}) {
   const attention::Sizes n(q, k, options, starts);
   if (n.B * n.Tq * n.H == 0) return;
+  if (attention::few(n)) {
+    const Index parts = std::clamp<Index>(gemm::pieces(threads(), n.B), 1, n.K);
+    return parallel(n.B * parts, [&](Index i) {
+      const Index b = i / parts, first = i % parts * n.K / parts, last = (i % parts + 1) * n.K / parts;
 #if defined(__x86_64__)
-  if constexpr (attention::for_tiles<T>)
-    if (attention::tiles_take<T>(n) && attention::few_tiles_take(n)) {
-      const Index parts = std::clamp<Index>(gemm::pieces(threads(), n.B), 1, n.K);
-      return parallel(n.B * parts, [&](Index i) {
-        const Index part = i % parts;
-        attention::few_tiles<T>(n, q, k, v, y, lse, i / parts, part * n.K / parts, (part + 1) * n.K / parts);
-      });
-    }
+      if constexpr (attention::for_tiles<T>)
+        if (attention::tiles_take<T>(n) && n.D % 16 == 0) return attention::few_tiles<T>(n, q, k, v, y, lse, b, first, last);
 #endif
+      attention::few_columns<T>(n, q, k, v, y, lse, b, first, last);
+    });
+  }
   const Index blocks = n.column_blocks();
   // A head's blocks in as few parts as keep all threads busy: each part packs its keys, and where they lie changes no bit.
   const Index parts = std::clamp<Index>(gemm::pieces(8 * threads(), n.B * n.K), 1, blocks);
@@ -120,10 +100,10 @@ void attention_forward(cpu, In<T, cpu> q, In<T, cpu> k, In<T, cpu> v, Out<T, cpu
     if constexpr (attention::for_tiles<T>)
       if (attention::tiles_take<T>(n)) return attention::forward_tiles<T>(n, q, k, v, y, lse, b, kv_head, begin, end);
 #endif
-    const attention::Columns first(n, b, kv_head, begin), last(n, b, kv_head, end - 1);
+    const attention::Columns first(n, b, kv_head, begin);
     const Index from = n.keys_from(b, first.first), to = n.keys_until(end);
-    const attention::KeyBlocks<T> keys(k, first, from, to, end - begin), values(v, first, from, to, end - begin, last.few());
-    for (Index c = end; c-- > begin;) attention::forward_block<T>(n, q, k, keys, values, y, lse, attention::Columns(n, b, kv_head, c));
+    const attention::KeyBlocks<T> keys(k, first, from, to, end - begin), values(v, first, from, to, end - begin);
+    for (Index c = end; c-- > begin;) attention::forward_block<T>(n, q, keys, values, y, lse, attention::Columns(n, b, kv_head, c));
   });
 }
 

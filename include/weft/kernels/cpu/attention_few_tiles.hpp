@@ -8,12 +8,9 @@ namespace weft::inline WEFT_ABI::kernels::attention {
 
 #if defined(__x86_64__)
 
-/// Whether columns are so few that few_tiles takes them.
-inline bool few_tiles_take(const Sizes& n) { return n.columns() <= 16 && n.D % 16 == 0; }
-
 /// At most 16 columns of a head: keys and values are read once, as they lie. The bits are those of ForwardColumns.
 template <class T>
-class FewColumns : public SoftmaxColumns<T> {
+class FewTileColumns : public SoftmaxColumns<T> {
  public:
   using SoftmaxColumns<T>::SoftmaxColumns, SoftmaxColumns<T>::n, SoftmaxColumns<T>::columns, SoftmaxColumns<T>::begin, SoftmaxColumns<T>::end;
 
@@ -62,7 +59,7 @@ void few_tiles(const Sizes& n, const In<T, cpu>& q, const In<T, cpu>& k, const I
   const Scratch<T> rest(16 * n.D);
   for (Index count = 0; first < last; first += count) {
     count = std::min(together_most, last - first);
-    std::optional<FewColumns<T>> heads[together_most];
+    std::optional<FewTileColumns<T>> heads[together_most];
     for (Index i = 0; i < count; ++i) heads[i].emplace(n, q, b, first + i, 0);
     for (Index j = heads[0]->begin; j < heads[0]->end; j += block)
       for (Index i = 0; i < count; ++i) heads[i]->see(j, k, v, scores, turned, p.data(), rest.data());

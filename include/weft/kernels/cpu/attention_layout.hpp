@@ -76,8 +76,6 @@ struct Columns {
     }
   }
   Index lanes() const { return (count + 15) / 16 * 16; }
-  /// So few that lanes would be empty.
-  bool few() const { return lanes() == 16; }
 
   /// Where this block's rows of a (B, Tq, H, D) tensor start.
   void find(const Strides& strides, Index* at) const {
@@ -130,12 +128,11 @@ class KeyBlocks {
     Index stride;
   };
 
-  /// Those from key `begin` to `end`, of the columns' head. `vectors`: rows are read as whole vectors.
-  KeyBlocks(const In<T, cpu>& x, const Columns& columns, Index begin, Index end, Index uses, bool vectors = false)
+  /// Those from key `begin` to `end`, of the columns' head.
+  KeyBlocks(const In<T, cpu>& x, const Columns& columns, Index begin, Index end, Index uses)
       : x_(x), columns_(columns), begin_(begin), width_((x.shape[3] + 15) / 16 * 16),
         // Rows that lie far apart, as in a fused tensor, share a few sets of the caches.
-        apart_(x.strides[1] > 2 * width_), in_place_(std::is_same_v<T, S> && (!vectors || width_ == x.shape[3])),
-        all_((apart_ || !in_place_) && uses > 2 && (end - begin) * width_ <= most), pack_(all_ || !in_place_ || (apart_ && x.shape[1] >= 2048)),
+        apart_(x.strides[1] > 2 * width_), all_((apart_ || !in_place) && uses > 2 && (end - begin) * width_ <= most), pack_(all_ || !in_place || (apart_ && x.shape[1] >= 2048)),
         packed_(pack_ ? (all_ ? end - begin : block) * width_ : 0) {
     for (Index j = begin; all_ && j < end; j += block) pack(j, std::min(block, end - j), packed_.data() + (j - begin) * width_);
   }
@@ -152,12 +149,13 @@ class KeyBlocks {
  private:
   void pack(Index j, Index count, S* to) const { pack_rows<T>(KeyRows<T>(x_, columns_, j, count), 1, to, width_); }
 
+  static constexpr bool in_place = std::is_same_v<T, S>;
   static constexpr Index most = Index{1} << 21;  // elements that are packed at once: keys and values 16 MiB of a thread
 
   const In<T, cpu> x_;
   const Columns& columns_;
   Index begin_, width_;
-  bool apart_, in_place_, all_, pack_;
+  bool apart_, all_, pack_;
   Scratch<S> packed_;
 };
 

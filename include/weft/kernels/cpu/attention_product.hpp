@@ -144,6 +144,7 @@ WEFT_INLINE inline void multiply_panel(const Product<S>& p, Index column) {
   const Index sixes = p.rows % 6 == 2 && p.rows > 6 ? p.rows - 8 : p.rows - p.rows % 6;
   for (; row < sixes; row += 6) multiply_tile<S, I, 6, N>(p, row, column);
   for (; row + 4 <= p.rows; row += 4) multiply_tile<S, I, 4, N>(p, row, column);
+  if (row + 3 == p.rows) return multiply_tile<S, I, 3, N>(p, row, column);
   for (; row + 2 <= p.rows; row += 2) multiply_tile<S, I, 2, N>(p, row, column);
   for (; row < p.rows; ++row) multiply_tile<S, I, 1, N>(p, row, column);
 }
