@@ -220,18 +220,6 @@ double mean_cost(const Line& line, const std::vector<T>& logits, Index stage) {
   }
   return total / static_cast<double>(B);
 }
-/// The likeliest token of each row.
-template <class T>
-Tensor<std::int64_t> likeliest(const Tensor<T>& logits_BV) {
-  const Index B = logits_BV.size(0), V = logits_BV.size(1);
-  const Tensor<std::int64_t> tokens({B, 1});
-  for (Index b = 0; b < B; ++b) {
-    const T* row = logits_BV.data() + b * V;
-    tokens.data()[b] = std::max_element(row, row + V) - row;
-  }
-  return tokens;
-}
-
 template <class T>
 void generate_line(const Line& line, const Options& o, const nn::Transformer<T>& model, double bandwidth) {
   const Index B = line.batch, prompt = line.config.context - line.fresh;
@@ -242,12 +230,12 @@ void generate_line(const Line& line, const Options& o, const nn::Transformer<T>&
     const auto begin = std::chrono::steady_clock::now();
     cache.clear();
     Tensor<T> logits = model.next(x, cache);
-    Tensor<std::int64_t> token = likeliest(logits);
+    Tensor<std::int64_t> token = reshape(argmax(logits), {B, 1});
     const auto prefilled = std::chrono::steady_clock::now();
     for (Index i = 0; i < line.fresh; ++i) {
       if (note && i < first_losses) losses.push_back(mean_cost(line, logits.to_vector(), i));
       logits = model.next(token, cache);
-      token = likeliest(logits);
+      token = reshape(argmax(logits), {B, 1});
     }
     prefill.push_back(std::chrono::duration<double>(prefilled - begin).count());
     decode.push_back(roof::seconds_since(prefilled));

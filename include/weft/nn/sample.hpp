@@ -22,30 +22,37 @@ struct Sampling {
 inline Index sample_token(std::span<const float> logits, const Sampling& s, double uniform, Where where = here()) {
   if (!(s.temperature >= 0) || s.top_k < 0 || !(s.top_p > 0 && s.top_p <= 1))
     fail<ValueError>("sample", "expected temperature >= 0, top_k >= 0 and top_p in (0, 1]", where);
-  std::vector<std::pair<double, Index>> tokens;  // logit and token, most likely first, equals by token
+  using Candidate = std::pair<double, Index>;  // logit, later weight, and token
+  const auto likelier = [](const Candidate& a, const Candidate& b) { return a.first > b.first || (a.first == b.first && a.second < b.second); };
+  std::vector<Candidate> tokens;
+  tokens.reserve(logits.size());
   for (std::size_t i = 0; i < logits.size(); ++i)
     if (std::isfinite(logits[i])) tokens.emplace_back(static_cast<double>(logits[i]), static_cast<Index>(i));
   if (tokens.empty()) fail<NumericError>("sample", "expected at least one finite logit, got none", where);
-  const auto likelier = [](const auto& a, const auto& b) { return a.first > b.first || (a.first == b.first && a.second < b.second); };
-  if (s.temperature == 0) return std::min_element(tokens.begin(), tokens.end(), likelier)->second;
+  const auto [largest, likeliest] = *std::min_element(tokens.begin(), tokens.end(), likelier);
+  if (s.temperature == 0) return likeliest;
   if (s.top_k > 0 && static_cast<std::size_t>(s.top_k) < tokens.size()) {
     std::nth_element(tokens.begin(), tokens.begin() + s.top_k, tokens.end(), likelier);
     tokens.resize(static_cast<std::size_t>(s.top_k));
+    std::sort(tokens.rbegin(), tokens.rend(), likelier);
   }
-  std::sort(tokens.begin(), tokens.end(), likelier);
-  const double largest = tokens[0].first;
   double total = 0;
   for (auto& [p, token] : tokens) total += p = std::exp((p - largest) / s.temperature);
-  std::size_t kept = tokens.size();
-  if (s.top_p < 1) {
+  auto first = tokens.begin();
+  if (s.top_p < 1) {  // those that are kept go to the end, the likeliest last: a heap, for a sort of the vocabulary costs milliseconds
+    const auto rarer = [&](const Candidate& a, const Candidate& b) { return likelier(b, a); };
+    std::make_heap(tokens.begin(), tokens.end(), rarer);
     double sum = 0;
-    for (kept = 0; kept < tokens.size() && sum < s.top_p * total; ++kept) sum += tokens[kept].first;
+    for (first = tokens.end(); first != tokens.begin() && sum < s.top_p * total;) {
+      std::pop_heap(tokens.begin(), first, rarer);
+      sum += (--first)->first;
+    }
     total = sum;
   }
   double at = uniform * total;
-  for (std::size_t i = 0; i < kept; ++i)
-    if ((at -= tokens[i].first) < 0) return tokens[i].second;
-  return tokens[kept - 1].second;
+  for (auto token = tokens.end(); --token != first;)
+    if ((at -= token->first) < 0) return token->second;
+  return first->second;
 }
 
 /// The prompt continued by n tokens. Where the context is full, the model reads its later half anew. Nothing is recorded. Throws
@@ -67,8 +74,9 @@ std::vector<std::int64_t> generate(const Transformer<T, W, D>& model, std::vecto
     const std::vector<std::int64_t> fresh(tokens.begin() + static_cast<std::ptrdiff_t>(read), tokens.end());
     read = tokens.size();
     const Tensor<T, D> logits = model.next(from_vector<std::int64_t, D>(fresh, {1, static_cast<Index>(fresh.size())}), cache, where);
-    std::vector<float> row;
-    for (T logit : logits.to_vector()) row.push_back(static_cast<float>(logit));
+    const std::vector<T> values = logits.to_vector();
+    std::vector<float> row(values.size());
+    std::transform(values.begin(), values.end(), row.begin(), [](T logit) { return static_cast<float>(logit); });
     const PhiloxWords drawn = philox(philox_key(mix(s.seed, "sample")), {{static_cast<std::uint32_t>(tokens.size()), 0, 0, 0}});
     tokens.push_back(sample_token(row, s, uniform01(drawn.w[0]), where));
   }
