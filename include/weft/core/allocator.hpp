@@ -90,6 +90,7 @@ class Allocator final : public Memory {
     Allocator* allocator = nullptr;
     ~Owner() {
       mine_or_null() = nullptr;
+      allocator->release_cached();  // most of it outside the lock
       bool last = false;
       {
         const SpinLock::Hold lock(allocator->foreign_lock_);
@@ -139,7 +140,7 @@ class Allocator final : public Memory {
   WEFT_OUTLINE void* allocate_anew(std::size_t bytes) {
     const std::size_t size = rounded(bytes);
     void* block = from_cache(size);
-    if (block == nullptr && foreign_ != nullptr) {
+    if (block == nullptr && __atomic_load_n(&foreign_, __ATOMIC_RELAXED) != nullptr) {
       {
         const SpinLock::Hold lock(foreign_lock_);
         put_foreign_back();
@@ -194,21 +195,25 @@ class Allocator final : public Memory {
         live_ -= rounded(bytes);
         last = live_ == 0;
       } else {
-        foreign_ = ::new (data) Block{foreign_, bytes};
+        __atomic_store_n(&foreign_, ::new (data) Block{foreign_, bytes}, __ATOMIC_RELAXED);  // allocate_anew looks without the lock
       }
     }
     if (last) delete this;
   }
   void put_foreign_back() {
-    while (foreign_ != nullptr) {
-      Block* const block = std::exchange(foreign_, foreign_->next);
+    Block* block = foreign_;
+    __atomic_store_n(&foreign_, nullptr, __ATOMIC_RELAXED);
+    while (block != nullptr) {
+      Block* const next = block->next;
       put_back(block, block->bytes);
+      block = next;
     }
   }
 
   Block* free_[classes] = {};
   Pages pages_;
-  std::size_t live_ = 0, peak_ = 0;  // bytes of blocks that are held; 0 iff none is
+  std::size_t live_ = 0;             // bytes of blocks that are held; 0 iff none is
+  std::size_t peak_ = 0;             // the most of them
   std::size_t owned_ = 0;            // bytes got from the system and not given back
   std::size_t system_calls_ = 0;
   bool orphan_ = false;

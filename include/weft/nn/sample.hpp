@@ -17,7 +17,8 @@ struct Sampling {
   std::uint64_t seed = 0;
 };
 
-/// One token from a row of logits, by a uniform number in [0, 1). Throws ValueError where the settings are out of range,
+/// One token from a row of logits, by a uniform number in [0, 1): it runs over the weights from the likeliest token on where top_k or top_p
+/// cuts some off, else from the last token on. Throws ValueError where the settings are out of range,
 /// NumericError where no logit is finite.
 inline Index sample_token(std::span<const float> logits, const Sampling& s, double uniform, Where where = here()) {
   if (!(s.temperature >= 0) || s.top_k < 0 || !(s.top_p > 0 && s.top_p <= 1))
@@ -34,7 +35,7 @@ inline Index sample_token(std::span<const float> logits, const Sampling& s, doub
   if (s.top_k > 0 && static_cast<std::size_t>(s.top_k) < tokens.size()) {
     std::nth_element(tokens.begin(), tokens.begin() + s.top_k, tokens.end(), likelier);
     tokens.resize(static_cast<std::size_t>(s.top_k));
-    std::sort(tokens.rbegin(), tokens.rend(), likelier);
+    std::sort(tokens.rbegin(), tokens.rend(), likelier);  // the likeliest last; nth_element's order is the library's
   }
   double total = 0;
   for (auto& [p, token] : tokens) total += p = std::exp((p - largest) / s.temperature);

@@ -87,7 +87,7 @@ class Op {
   /// Records backward(dy), which runs with y's gradient if there is one, and returns y.
   template <class T, class D, class F>
   Tensor<T, D> record(const Tensor<T, D>& made, F&& backward) {
-    Tensor<T, D> y = made;
+    Tensor<T, D> y = made;  // the one copy: a parameter by value would be moved out, which costs as much again
     record_outputs(std::forward<F>(backward), y);
     return y;
   }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <span>
 
@@ -20,8 +21,9 @@ namespace detail {
 /// never waits for them.
 inline constexpr Index adamw_block = 128;
 template <class T>
-WEFT_INLINE inline void fetch_block(const T* x) {
-  for (Index i = 0; i < adamw_block; i += 64 / static_cast<Index>(sizeof(T))) __builtin_prefetch(x + i);
+WEFT_INLINE inline void fetch_block(const T* x, Index from) {
+  const auto at = reinterpret_cast<std::uintptr_t>(x) + static_cast<std::uintptr_t>(from) * sizeof(T);  // an end may come before
+  for (std::uintptr_t i = 0; i < adamw_block * sizeof(T); i += 64) __builtin_prefetch(reinterpret_cast<const void*>(at + i));
 }
 }  // namespace detail
 
@@ -104,8 +106,8 @@ void adamw_step(cpu, Out<W, cpu> param, Out<stat_t<W>, cpu> master, In<G, cpu> g
   parallel_ranges(param.numel(), piece_size, [&](Index begin, Index end) {
     for (Index i = begin; i < end; i += detail::adamw_block) {
       const Index soon = i + 2 * detail::adamw_block;
-      detail::fetch_block(gs + soon), detail::fetch_block(ms + soon), detail::fetch_block(vs + soon), detail::fetch_block(ps + soon);
-      if (masters != nullptr) detail::fetch_block(masters + soon);
+      detail::fetch_block(gs, soon), detail::fetch_block(ms, soon), detail::fetch_block(vs, soon), detail::fetch_block(ps, soon);
+      if (masters != nullptr) detail::fetch_block(masters, soon);
       update_block(i, std::min(end, i + detail::adamw_block));
     }
   });

@@ -79,13 +79,18 @@ void attention_forward(cpu, In<T, cpu> q, In<T, cpu> k, In<T, cpu> v, Out<T, cpu
                        AttentionOptions options, In<std::int32_t, cpu> starts = {}) {
   const attention::Sizes n(q, k, options, starts);
   if (n.B * n.Tq * n.H == 0) return;
-  if (attention::few(n)) {
-    const Index parts = std::clamp<Index>(gemm::pieces(threads(), n.B), 1, n.K);
+  bool tiles = false;
+#if defined(__x86_64__)
+  if constexpr (attention::for_tiles<T>) tiles = attention::tiles_take<T>(n);
+#endif
+  if (attention::few(n) && (!tiles || n.D % 16 == 0)) {
+    Index parts = std::clamp<Index>(gemm::pieces(threads(), n.B), 1, n.K);  // few, so that heads lie side by side in them, but no thread waits
+    while (parts < n.K && n.B * parts < 4 * threads() && n.B * parts % threads() != 0) ++parts;
     return parallel(n.B * parts, [&](Index i) {
       const Index b = i / parts, first = i % parts * n.K / parts, last = (i % parts + 1) * n.K / parts;
 #if defined(__x86_64__)
       if constexpr (attention::for_tiles<T>)
-        if (attention::tiles_take<T>(n) && n.D % 16 == 0) return attention::few_tiles<T>(n, q, k, v, y, lse, b, first, last);
+        if (tiles) return attention::few_tiles<T>(n, q, k, v, y, lse, b, first, last);
 #endif
       attention::few_columns<T>(n, q, k, v, y, lse, b, first, last);
     });
@@ -98,7 +103,7 @@ void attention_forward(cpu, In<T, cpu> q, In<T, cpu> k, In<T, cpu> v, Out<T, cpu
     const Index b = i / parts / n.K, kv_head = i / parts % n.K, part = parts - 1 - i % parts, begin = part * blocks / parts, end = (part + 1) * blocks / parts;
 #if defined(__x86_64__)
     if constexpr (attention::for_tiles<T>)
-      if (attention::tiles_take<T>(n)) return attention::forward_tiles<T>(n, q, k, v, y, lse, b, kv_head, begin, end);
+      if (tiles) return attention::forward_tiles<T>(n, q, k, v, y, lse, b, kv_head, begin, end);
 #endif
     const attention::Columns first(n, b, kv_head, begin);
     const Index from = n.keys_from(b, first.first), to = n.keys_until(end);

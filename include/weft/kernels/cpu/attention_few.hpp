@@ -1,6 +1,6 @@
-// Attention of at most 16 columns of a head, as in decoding: columns would leave vector lanes empty, so these hold keys and then the head's
-// width. The time goes into reading keys and values, each once, as they lie; heads that lie side by side go over the keys together, so that
-// memory is read in order. Each element is the same chain of multiply-adds as in forward_block, so the bits are the same.
+// Attention of at most 16 columns of a head, as in decoding, without tile registers: columns would leave vector lanes empty, so these hold keys
+// and then the head's width. The time goes into reading keys and values, each once; heads that lie side by side go over the keys together, so
+// that memory is read in order. Each element is the same chain of multiply-adds as in forward_block, so the bits are the same.
 #pragma once
 
 #include <limits>
@@ -12,7 +12,7 @@
 
 namespace weft::inline WEFT_ABI::kernels::attention {
 
-/// Whether columns are so few that lanes would be empty.
+/// Whether columns fill no more than a vector.
 inline bool few(const Sizes& n) { return n.columns() <= 16; }
 
 /// The columns of a head on their way over the keys.
@@ -26,8 +26,9 @@ class FewColumns {
 
   /// What one block of keys needs, for one head after the other.
   struct Room {
-    Scratch<S> scores, packed, turned;
-    explicit Room(const Sizes& n) : scores(block * block), packed(block * std::max(n.width(), block)), turned(16 * block) {}
+    Scratch<S> scores, packed, turned;  // (keys, columns); keys or values, (width, keys) or turned; (columns, keys)
+    Scratch<T> rest;                    // fewer than 16 keys
+    explicit Room(const Sizes& n) : scores(block * block), packed(block * std::max(n.width(), block)), turned(16 * block), rest(16 * n.D) {}
   };
 
   FewColumns(const Sizes& n_, const In<T, cpu>& q, Index b, Index kv_head)
@@ -47,18 +48,24 @@ class FewColumns {
     const KeyRows<T> key(k, columns, j, keys), value(v, columns, j, keys);
     S* const scores = room.scores.data();  // (keys, columns)
     columns.mask(n, j, keys, mask_);
-    multiply_keys(key, value, k.strides[1], room);
+    if constexpr (by_strips) {
+      if (gemm::columns_kernel<float, T>(1) != nullptr) multiply_strips(key, value, k.strides[1], room);
+      else multiply_packed(key, value, k.strides[1], room);
+    } else {
+      multiply_packed(key, value, k.strides[1], room);
+    }
     if (mask_.low) hide_before_first<S>(scores, keys, lanes, &mask_);
     alignas(64) S factor[block];
     bool moved;
     softmax_step<S>(scores, keys, lanes, &mask_, top_, sum_, factor, &moved);
     if (j > begin && moved) scale_rows<S>(y_.data(), columns.count, width_, factor);
-    const S* rows = room.packed.data();
-    Index stride = width_;
+    const auto multiply_values = [&](const S* rows, Index stride) {
+      multiply<S>({columns.count, n.D, keys, scores, 1, block, rows, stride, y_.data(), width_, j > begin});
+    };
     if constexpr (std::is_same_v<T, S>)
-      if (width_ == n.D) rows = value.data, stride = v.strides[1];
-    if (rows == room.packed.data()) pack_rows<T>(value, 1, room.packed.data(), width_);
-    multiply<S>({columns.count, n.D, keys, scores, 1, block, rows, stride, y_.data(), width_, j > begin});
+      if (width_ == n.D) return multiply_values(value.data, v.strides[1]);
+    pack_rows<T>(value, 1, room.packed.data(), width_);
+    multiply_values(room.packed.data(), width_);
   }
 
   void store(const Out<T, cpu>& y, const Out<S, cpu>& lse) {
@@ -72,42 +79,43 @@ class FewColumns {
   }
 
  private:
-  static constexpr bool by_columns = std::is_same_v<T, float> || std::is_same_v<T, bf16>;
+  static constexpr bool by_strips = std::is_same_v<T, float> || std::is_same_v<T, bf16>;
 
-  /// scores (keys, columns) = keys * queries. Meanwhile the values are fetched.
-  void multiply_keys(const Rows<const T>& key, const Rows<const T>& value, Index stride, const Room& room) const {
+  /// scores (keys, columns) = keys * queries, 16 keys at a time, which are read as they lie and turned in registers. Meanwhile the values are
+  /// fetched.
+  void multiply_strips(const Rows<const T>& key, const Rows<const T>& value, Index stride, const Room& room) const {
     const Index count = columns.count, keys = key.count;
-    S* const scores = room.scores.data();
-    S* const turned = room.turned.data();  // (columns, keys)
-    Index at[block];
-    if constexpr (by_columns)
-      if (gemm::columns_kernel<float, T>(1) != nullptr) {
-        for (Index c = 0; c < count; ++c) at[c] = c * 16;
-        const auto strip = [&](const T* rows, Index from_row_to_row, Index r) {
-          for (Index c = 0; c < count; c += 8)
-            gemm::columns_kernel<float, T>(std::min<Index>(8, count - c))(n.D, query_.data() + c * width_, width_, 1, rows, from_row_to_row,
-                                                                          turned + c * 16, gemm::Into::assign);
-          pack_columns<float>({turned, at, count, 16}, 1, scores + r * block);
-        };
-        Index r = 0;
-        for (; r + 16 <= keys; r += 16) {
-          fetch(value, r);
-          strip(key.data + r * stride, stride, r);
-        }
-        if (r < keys) {
-          T* const rest = reinterpret_cast<T*>(room.packed.data());
-          std::fill_n(rest, 16 * n.D, T(0.0f));
-          for (Index i = r; i < keys; ++i) std::copy_n(key.data + key.at[i], n.D, rest + (i - r) * n.D);
-          strip(rest, n.D, r);
-        }
-        return;
-      }
-    S* const packed = room.packed.data();  // (D, keys)
+    Index at[16];
+    for (Index c = 0; c < count; ++c) at[c] = c * 16;
+    float* const turned = room.turned.data();  // (columns, 16)
+    const auto strip = [&](const T* rows, Index row, Index r) {
+      for (Index c = 0; c < count; c += 8)
+        gemm::columns_kernel<float, T>(std::min<Index>(8, count - c))(n.D, query_.data() + c * width_, width_, 1, rows, row, turned + c * 16,
+                                                                      gemm::Into::assign);
+      pack_columns<float>({turned, at, count, 16}, 1, room.scores.data() + r * block);
+    };
+    Index r = 0;
+    for (; r + 16 <= keys; r += 16) {
+      fetch(value, r);
+      strip(key.data + r * stride, stride, r);
+    }
+    if (r == keys) return;
+    fetch(value, r);
+    T* const rest = room.rest.data();
+    std::fill_n(rest, 16 * n.D, T(0.0f));
+    for (Index i = r; i < keys; ++i) std::copy_n(key.data + key.at[i], n.D, rest + (i - r) * n.D);
+    strip(rest, n.D, r);
+  }
+  /// The same with keys that are packed first.
+  void multiply_packed(const Rows<const T>& key, const Rows<const T>& value, Index stride, const Room& room) const {
+    const Index count = columns.count, keys = key.count;
+    S *const packed = room.packed.data(), *const turned = room.turned.data();  // (D, keys) and (columns, keys)
     pack_columns<T>(key, 1, packed, 16 * stride);  // and fetch the next 16 keys
     for (Index r = 0; r < keys; r += 16) fetch(value, r);
     multiply<S>({count, keys, n.D, query_.data(), width_, 1, packed, block, turned, block});
+    Index at[16];
     for (Index c = 0; c < count; ++c) at[c] = c * block;
-    pack_columns<S>({turned, at, count, keys}, 1, scores);
+    pack_columns<S>({turned, at, count, keys}, 1, room.scores.data());
   }
   static void fetch(const Rows<const T>& from, Index r0) {
     for (Index r = r0; r < std::min(r0 + 16, from.count); ++r)

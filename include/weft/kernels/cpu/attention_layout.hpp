@@ -132,7 +132,8 @@ class KeyBlocks {
   KeyBlocks(const In<T, cpu>& x, const Columns& columns, Index begin, Index end, Index uses)
       : x_(x), columns_(columns), begin_(begin), width_((x.shape[3] + 15) / 16 * 16),
         // Rows that lie far apart, as in a fused tensor, share a few sets of the caches.
-        apart_(x.strides[1] > 2 * width_), all_((apart_ || !in_place) && uses > 2 && (end - begin) * width_ <= most), pack_(all_ || !in_place || (apart_ && x.shape[1] >= 2048)),
+        apart_(x.strides[1] > 2 * width_), all_((apart_ || !in_place) && uses > 2 && (end - begin) * width_ <= most),
+        pack_(all_ || !in_place || (apart_ && x.shape[1] >= 2048)),
         packed_(pack_ ? (all_ ? end - begin : block) * width_ : 0) {
     for (Index j = begin; all_ && j < end; j += block) pack(j, std::min(block, end - j), packed_.data() + (j - begin) * width_);
   }

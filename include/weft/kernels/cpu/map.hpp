@@ -66,7 +66,8 @@ class Map {
   void run(const Shape& shape, const Strides* const* strides) {
     plan(shape, strides);
     const Index inner = loops_.rank - 1, length = loops_.extent[inner], rows = loops_.count(inner);
-    if (inner == 0 && length <= piece_size && loops_.dense(0)) return parallel(1, [&](Index) { line_(f_, length, beta_, y_, data_ + 1); });
+    if (inner == 0 && length <= piece_size && loops_.dense(0))  // in a piece as ever, for there denormals are flushed
+      return parallel(1, [&](Index) { line_(f_, length, beta_, y_, data_ + 1); });
     // Where lines have gaps, narrow pieces reuse the cache lines that the next rows lie in.
     bool gaps = false, tiles = false;
     for (int k = 0; k < loops_.operands; ++k) gaps = gaps || loops_.stride[k][inner] > 1;
