@@ -45,7 +45,8 @@ struct f16 {
     const std::uint32_t rest = bits & 0x7fffu;
     const std::uint32_t moved = (rest << 13) + (rest < 0x7c00u ? bias : 2 * bias);  // infinity and NaN stay at the top
     const std::uint32_t small = std::bit_cast<std::uint32_t>(static_cast<float>(static_cast<std::int32_t>(rest)) * 0x1p-24f);
-    return std::bit_cast<float>((rest < 0x400u ? small : moved) | (bits & 0x8000u) << 16);
+    const std::uint32_t is_small = 0u - static_cast<std::uint32_t>(rest < 0x400u);  // a choice would be a branch, and no vector
+    return std::bit_cast<float>((small & is_small) | (moved & ~is_small) | (bits & 0x8000u) << 16);
   }
 
  private:

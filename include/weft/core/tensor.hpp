@@ -85,8 +85,9 @@ class Tensor {
   }
   /// All elements in row-major order.
   std::vector<T> to_vector() const {
-    std::vector<T> values(static_cast<std::size_t>(numel()));
     const Mirror from(*this);
+    if (numel() > 0 && contiguous()) return std::vector<T>(&from[0], &from[0] + numel());
+    std::vector<T> values(static_cast<std::size_t>(numel()));
     std::size_t n = 0;
     for_each_offset([&](Index at) { values[n++] = from[at]; });
     return values;
