@@ -1,6 +1,8 @@
 // Sampling: greedy, temperature, top-k, top-p, seeds, and texts longer than the context.
 #include "weft/nn/sample.hpp"
 
+#include <numeric>
+
 #include "support.hpp"
 
 using namespace weft;
@@ -42,6 +44,29 @@ TEST_CASE("top-p keeps the fewest that sum to p") {
   check(shares({.top_p = 0.6}), {0, 4 / 6., 2 / 6., 0, 0});
   check(shares({.top_p = 0.8}), {1 / 7., 4 / 7., 2 / 7., 0, 0});
   check(shares({.top_k = 2, .top_p = 0.7}), {0, 4 / 6., 2 / 6., 0, 0});
+}
+
+TEST_CASE("of many tokens those are drawn that a sort of all would give") {
+  std::vector<float> row(700);
+  for (std::size_t i = 0; i < row.size(); ++i) row[i] = static_cast<float>(i * 7919 % 211) / 30;  // with equals
+  std::vector<std::size_t> order(row.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return row[a] > row[b]; });
+  for (const nn::Sampling& s : {nn::Sampling{.top_k = 40}, nn::Sampling{.temperature = 0.7, .top_p = 0.3}, nn::Sampling{.top_k = 90, .top_p = 0.8}}) {
+    std::vector<double> weights;
+    for (std::size_t token : order) weights.push_back(std::exp((static_cast<double>(row[token]) - static_cast<double>(row[order[0]])) / s.temperature));
+    if (s.top_k > 0) weights.resize(static_cast<std::size_t>(s.top_k));
+    const double all = std::accumulate(weights.begin(), weights.end(), 0.0);
+    std::size_t kept = 0;
+    double total = 0;
+    while (kept < weights.size() && total < s.top_p * all) total += weights[kept++];
+    for (int i = 0; i < 200; ++i) {
+      const double u = (i + 0.5) / 200;
+      std::size_t n = 0;
+      for (double sum = weights[0]; n + 1 < kept && sum <= u * total; sum += weights[++n]) {}
+      CHECK(nn::sample_token(row, s, u) == static_cast<Index>(order[n]));
+    }
+  }
 }
 
 TEST_CASE("settings and logits that make no sense") {

@@ -45,7 +45,7 @@ class AdamW : private UnitTaker<D> {
   GradientNorm step(StepOptions options, Where where = here()) {
     options.check(where);
     const Launch* const recorded = detail::recording<D>();
-    if (recorded != nullptr) check_can_record(options, *recorded, where);
+    if (recorded != nullptr) steps_.check_can_record(gradients_.sharing().size(), config_, options.lr, *recorded, where);
     gradients_.expect_whole(where);
     Tape::step_ended();
     gradients_.gather(where);
@@ -253,17 +253,6 @@ class AdamW : private UnitTaker<D> {
 
   // ---- A step that is recorded (core/graph.hpp), whose norm the host does not see.
 
-  void check_can_record(const StepOptions& options, const Launch& now, Where where) const {
-    if (!alone() || config_.zero > 0)
-      fail<ValueError>("adamw", "expected one rank and ZeRO 0 in a recorded step, got " + std::to_string(gradients_.sharing().size()) + " and ZeRO " + std::to_string(config_.zero), where);
-    if (config_.offload)
-      fail<ValueError>("adamw", "expected states on the GPU in a recorded step, got offload", where, "leave offload out: a model that needs it gains nothing by a graph");
-    if (options.lr != now.lr)
-      fail<ValueError>("adamw", "expected in a recorded step the lr that run was given, " + std::to_string(now.lr) + ", got " + std::to_string(options.lr), where,
-                       "graph.run({.step = n, .lr = lr}, f), and in f adamw.step({.lr = lr}); a group's lr_scale makes it differ");
-    if (steps_.host() == 0)
-      fail<ValueError>("adamw", "expected a step before the one that is recorded, since it makes m and v", where, "call step() in the graph's first run too");
-  }
   GradientNorm record(const Tensor<double, D>& pieces, const StepOptions& options, Where where) {
     if constexpr (!std::is_same_v<D, cpu>) {
       const auto recorded = steps_.record(pieces, options.clip, gradients_.loss_scale(), [this](double lr) { return arguments(lr); });

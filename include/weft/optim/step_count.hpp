@@ -26,6 +26,19 @@ class StepCount {
   /// The host's, in which launches that are under way count as made.
   Index host() const { return host_; }
 
+  /// Throws ValueError where a step of so many ranks cannot be recorded.
+  void check_can_record(Index ranks, const AdamWConfig& config, double lr, const Launch& now, Where where) const {
+    if (ranks != 1 || config.zero > 0)
+      fail<ValueError>("adamw", "expected one rank and ZeRO 0 in a recorded step, got " + std::to_string(ranks) + " and ZeRO " + std::to_string(config.zero), where);
+    if (config.offload)
+      fail<ValueError>("adamw", "expected states on the GPU in a recorded step, got offload", where, "leave offload out: a model that needs it gains nothing by a graph");
+    if (lr != now.lr)
+      fail<ValueError>("adamw", "expected in a recorded step the lr that run was given, " + std::to_string(now.lr) + ", got " + std::to_string(lr), where,
+                       "graph.run({.step = n, .lr = lr}, f), and in f adamw.step({.lr = lr}); a group's lr_scale makes it differ");
+    if (host_ == 0)
+      fail<ValueError>("adamw", "expected a step before the one that is recorded, since it makes m and v", where, "call step() in the graph's first run too");
+  }
+
   /// What a recorded step does between the norm's pieces and the updates. `arguments(lr)` are those of step host(), asked before each launch.
   struct Recorded {
     const kernels::AdamWLaunch* launch = nullptr;

@@ -84,7 +84,7 @@ class Op {
     return y;
   }
 
-  /// Records backward(dy), which runs with y's gradient if there is one, and returns y.
+  /// Records backward(dy), which runs with the gradient of what was made if there is one, and returns what was made, with its slot.
   template <class T, class D, class F>
   Tensor<T, D> record(const Tensor<T, D>& made, F&& backward) {
     Tensor<T, D> y = made;  // the one copy: a parameter by value would be moved out, which costs as much again
