@@ -18,23 +18,40 @@ void rate(benchmark::State& state, const char* name, double units) {
   state.counters[name] = benchmark::Counter(units * 1e-9 * static_cast<double>(state.iterations()), benchmark::Counter::kIsRate);
 }
 
+std::vector<std::pair<Shape, Tensor<float, cpu>>> made_weights;
+/// One for each shape.
+Tensor<float, cpu> weights(const Shape& shape) {
+  for (const auto& [s, w] : made_weights)
+    if (s == shape) return w;
+  made_weights.emplace_back(shape, randn<float>(shape, 3, 0, 0.02)).second.require_grad();
+  return made_weights.back().second;
+}
+Tensor<std::int64_t, cpu> indices(const Shape& shape, Index below) {
+  static std::vector<std::pair<Shape, Tensor<std::int64_t, cpu>>> made;
+  for (const auto& [s, i] : made)
+    if (s == shape) return i;
+  std::vector<std::int64_t> drawn(static_cast<std::size_t>(numel(shape)));
+  for (std::size_t i = 0; i < drawn.size(); ++i) drawn[i] = static_cast<std::int64_t>(mix(1, i) % static_cast<std::uint64_t>(below));
+  return made.emplace_back(shape, from_vector<std::int64_t>(drawn, shape)).second;
+}
+
 /// fn takes x (N, C') and returns a tensor; `passes` reads and writes of x's size that a forward needs at least.
 template <class Fn>
 void forward(benchmark::State& state, Index width, double passes, Fn fn) {
-  const auto x = randn<float>({N, width}, 1);
+  const auto x = uniform<float>({N, width}, 1, 0.1, 1.1);
   for (auto _ : state) benchmark::DoNotOptimize(fn(x).data());
   rate(state, "GB/s", passes * static_cast<double>(N * width) * sizeof(float));
 }
 template <class Fn>
 void both(benchmark::State& state, Index width, Fn fn) {
-  auto x = randn<float>({N, width}, 1);
+  auto x = uniform<float>({N, width}, 1, 0.1, 1.1);
   x.require_grad();
-  const auto probe = fn(x);
-  const auto dy = randn<float>(probe.shape(), 2);
+  const auto dy = [&]<class T>(const Tensor<T, cpu>& y) { return cast<T>(randn<float>(y.shape(), 2)); }(fn(x));
   for (auto _ : state) {
     Tape tape({1, 1});
     tape.backward(fn(x), dy);
     x.slot()->clear();
+    for (const auto& [shape, w] : made_weights) w.slot()->clear();
   }
 }
 
@@ -44,37 +61,44 @@ void both(benchmark::State& state, Index width, Fn fn) {
   BENCHMARK(name##_forward)->Unit(benchmark::kMicrosecond)->UseRealTime();                           \
   BENCHMARK(name##_both)->Unit(benchmark::kMicrosecond)->UseRealTime()
 
-const auto& weights(const Shape& shape) {
-  static std::vector<std::pair<Shape, Tensor<float, cpu>>> made;
-  made.reserve(64);
-  for (const auto& [s, w] : made)
-    if (s == shape) return w;
-  made.emplace_back(shape, randn<float>(shape, 3, 0, 0.02));
-  made.back().second.require_grad();
-  return made.back().second;
-}
-
-WEFT_BENCH(add, C, 3, x + x);
-WEFT_BENCH(mul, C, 2, x* x);
-WEFT_BENCH(exp_, C, 2, exp(x));
-WEFT_BENCH(gelu_, F, 2, gelu(x));
-WEFT_BENCH(gelu_tanh_, F, 2, gelu_tanh(x));
-WEFT_BENCH(swiglu_, F, 3, swiglu(x, x));
-WEFT_BENCH(softmax_, C, 2, softmax(x));
-WEFT_BENCH(log_softmax_, C, 2, log_softmax(x));
-WEFT_BENCH(layer_norm_, C, 2, layer_norm(x, weights({C}), weights({C})));
-WEFT_BENCH(rms_norm_, C, 2, rms_norm(x, weights({C})));
-WEFT_BENCH(add_rms_norm_, C, 4, add_rms_norm(x, x, weights({C})).norm);
-WEFT_BENCH(dropout_, C, 2, dropout(x, 0.1));
-WEFT_BENCH(sum_, C, 1, sum(x));
+WEFT_BENCH(add, C, 3, x + weights({N, C}));
+WEFT_BENCH(add_row, C, 2, x + weights({C}));
+WEFT_BENCH(mul, C, 3, x* weights({N, C}));
+WEFT_BENCH(mul_column, C, 2, x* weights({N, 1}));
+WEFT_BENCH(div, C, 3, x / weights({N, C}));
+WEFT_BENCH(exp, C, 2, exp(x));
+WEFT_BENCH(log, C, 2, log(x));
+WEFT_BENCH(sqrt, C, 2, sqrt(x));
+WEFT_BENCH(tanh, C, 2, tanh(x));
+WEFT_BENCH(sigmoid, C, 2, sigmoid(x));
+WEFT_BENCH(silu, F, 2, silu(x));
+WEFT_BENCH(relu, F, 2, relu(x));
+WEFT_BENCH(gelu, F, 2, gelu(x));
+WEFT_BENCH(gelu_tanh, F, 2, gelu_tanh(x));
+WEFT_BENCH(swiglu, F, 3, swiglu(x, weights({N, F})));
+WEFT_BENCH(softmax, C, 2, softmax(x));
+WEFT_BENCH(log_softmax, C, 2, log_softmax(x));
+WEFT_BENCH(layer_norm, C, 2, layer_norm(x, weights({C}), weights({C})));
+WEFT_BENCH(rms_norm, C, 2, rms_norm(x, weights({C})));
+WEFT_BENCH(add_rms_norm, C, 4, add_rms_norm(x, weights({N, C}), weights({C})).norm);
+WEFT_BENCH(dropout, C, 2, dropout(x, 0.1));
+WEFT_BENCH(sum, C, 1, sum(x));
 WEFT_BENCH(sum_rows, C, 1, sum(x, {-1}));
 WEFT_BENCH(sum_columns, C, 1, sum(x, {0}));
-WEFT_BENCH(max_, C, 1, max(x, {-1}));
+WEFT_BENCH(max_rows, C, 1, max(x, {-1}));
+WEFT_BENCH(max_columns, C, 1, max(x, {0}));
+WEFT_BENCH(where, C, 3, where(less(x, weights({N, C})), x, weights({N, C})));
 WEFT_BENCH(transpose_copy, C, 2, contiguous(transpose(x)));
-WEFT_BENCH(rope_, C, 2, rope(reshape(x, {4, N / 4, 12, 64})));
-WEFT_BENCH(linear_, C, 1, linear(x, weights({F, C})));
-WEFT_BENCH(matmul_, C, 1, matmul(x, transpose(weights({F, C}))));
-WEFT_BENCH(attention_, C, 4, [&] { const auto h = reshape(x, {4, N / 4, 12, 64}); return attention(h, h, h); }());
+WEFT_BENCH(concat, C, 4, concat<float, cpu>({x, weights({N, C})}, 1));
+WEFT_BENCH(gather, C, 2, gather(x, indices({N, C}, C), 1));
+WEFT_BENCH(topk, C, 1, topk(x, 8).values);
+WEFT_BENCH(embedding, C, 2, embedding<float>(indices({4 * N}, N), x));
+WEFT_BENCH(cross_entropy, C, 1, cross_entropy(x, indices({N}, C)).terms()[0].sum);
+WEFT_BENCH(cast_bf16, C, 1.5, cast<bf16>(x));
+WEFT_BENCH(rope, C, 2, rope(reshape(x, {4, N / 4, 12, 64})));
+WEFT_BENCH(linear, C, 1, linear(x, weights({F, C})));
+WEFT_BENCH(matmul, C, 1, matmul(x, transpose(weights({F, C}))));
+WEFT_BENCH(attention, C, 4, [&] { const auto h = reshape(x, {4, N / 4, 12, 64}); return attention(h, h, h); }());
 
 /// Loss and gradients of N tokens: three products of (N, C) and (C, V).
 void linear_cross_entropy_both(benchmark::State& state) {

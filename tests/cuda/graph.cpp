@@ -187,6 +187,31 @@ TEST_CASE("a recorded step whose batch or norm is bad changes nothing, nor do th
   CHECK(adamw.steps() == 6);
 }
 
+TEST_CASE("a bad step as it stands after launches of a graph leaves no gradients behind") {
+  const auto run = [](bool bad_one) {
+    const nn::Transformer<float, float, cuda> model(config_of(test::Arch::gpt2), 1);
+    optim::AdamW<cuda> adamw(model);
+    const auto good = test::rule_tokens(4, 24, 0);
+    const auto tokens = to<cuda>(good), labels = to<cuda>(test::rule_tokens(4, 24, 1));
+    Graph<cuda> graph;
+    const auto one_step = [&](Index step) {
+      Tape tape(Key{7, step, 0, 1});
+      tape.backward(model.loss(tokens, labels));
+      adamw.step({.lr = 1e-2, .clip = 1});
+    };
+    for (Index step = 0; step < 4; ++step) graph.run({.step = step, .lr = 1e-2}, [&] { one_step(step); });
+    if (bad_one) {
+      tokens.set({1, 3}, 99);
+      CHECK_THROWS_WITH((one_step(4), gpu::synchronize()), Catch::Contains("got 99 at position 27"));
+      tokens.assign(good.to_vector());
+    }
+    one_step(5);
+    CHECK(adamw.steps() == 5);
+    return test::weights(model);
+  };
+  CHECK(run(true) == run(false));
+}
+
 TEST_CASE("what cannot be recorded says so, and nothing is left behind") {
   const nn::Transformer<float, float, cuda> model(config_of(test::Arch::llama), 1);
   optim::AdamW<cuda> adamw(model);

@@ -39,9 +39,19 @@ struct Abs {
   }
 };
 /// The larger; NaN where either is.
-struct Max2 { WEFT_SCALAR S operator()(S a, S b) const { return ((a > b) | (a != a)) ? a : b; } };
+struct Max2 {
+  WEFT_SCALAR S operator()(S a, S b) const {
+    const S larger = a > b ? a : b;
+    return math::select(a != a, a, larger);
+  }
+};
 /// The smaller; NaN where either is.
-struct Min2 { WEFT_SCALAR S operator()(S a, S b) const { return ((a < b) | (a != a)) ? a : b; } };
+struct Min2 {
+  WEFT_SCALAR S operator()(S a, S b) const {
+    const S smaller = a < b ? a : b;
+    return math::select(a != a, a, smaller);
+  }
+};
 
 // With a number that is the same for all elements.
 template <class V> struct Constant { V value; WEFT_INLINE constexpr V operator()() const { return value; } };

@@ -165,3 +165,34 @@ TEST_CASE("NaN is the largest and the smallest", "[kernels][reduce]") {
       CHECK(i.data[0] == place);
     }
 }
+
+TEMPLATE_TEST_CASE("argmax along rows and across them, of every type", "[kernels][reduce]", float, double, bf16, std::int64_t) {
+  using T = TestType;
+  for (const Shape& shape : {Shape{130, 300}, Shape{300, 130}, Shape{5, 70}, Shape{1, 9}, Shape{700, 3}})
+    for (const bool with_nan : {false, true}) {
+      const Index rows = shape[0], columns = shape[1];
+      const auto random = Array<float>::random(shape);
+      Array<T> x(shape);
+      for (std::size_t i = 0; i < x.data.size(); ++i) {
+        x.data[i] = static_cast<T>(static_cast<stat_t<T>>(std::round(8 * random.data[i])));  // many are equal
+        if constexpr (!std::is_integral_v<T>)
+          if (with_nan && i % 97 == 5) x.data[i] = static_cast<T>(std::numeric_limits<stat_t<T>>::quiet_NaN());
+      }
+      const auto check = [&](Index axis) {
+        INFO(to_string(shape) << " axis " << axis << (with_nan ? " with NaN" : ""));
+        const Index n = shape[axis], others = shape[1 - axis];
+        auto y = Array<std::int64_t>(axis == 0 ? Shape{1, columns} : Shape{rows, 1});
+        k::argmax<T>(cpu{}, y.out(), x.in(), axis);
+        Index wrong = 0;
+        for (Index o = 0; o < others; ++o) {
+          const auto value = [&](Index i) { return static_cast<stat_t<T>>(x.data[static_cast<std::size_t>(axis == 0 ? i * columns + o : o * columns + i)]); };
+          Index best = 0;
+          for (Index i = 1; i < n && value(best) == value(best); ++i)
+            if (value(i) > value(best) || value(i) != value(i)) best = i;
+          wrong += y.data[static_cast<std::size_t>(o)] != best;
+        }
+        CHECK(wrong == 0);
+      };
+      check(0), check(1);
+    }
+}

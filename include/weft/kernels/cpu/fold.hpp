@@ -14,7 +14,7 @@ namespace weft::inline WEFT_ABI::kernels {
 
 namespace detail {
 
-inline constexpr Index fold_lanes = 16, fold_piece = 512;
+inline constexpr Index fold_lanes = 16, fold_piece = 512, runs_at_once = 4;
 
 struct SumFold {
   template <class A> static constexpr A identity() { return A(0); }
@@ -58,11 +58,61 @@ WEFT_INLINE inline void fold_line(A* acc, Index lane, F f, Index n, const TX*...
     acc[l] = Fold::template combine<A>(acc[l], static_cast<A>(f(to_stat<TX>(x[i])...)));
 }
 
-/// One more element into each of n accumulators.
-template <class Fold, class A, class F, class... TX>
-WEFT_INLINE inline void fold_across(A* acc, F f, Index n, const TX*... x) {
+/// Lane l with lane l + 8, then 4, 2, 1.
+template <class Fold, class A>
+WEFT_INLINE inline A fold_over_lanes(A* lanes) {
+#pragma GCC unroll 4
+  for (Index half = fold_lanes / 2; half > 0; half /= 2) {
 #pragma omp simd
-  for (Index i = 0; i < n; ++i) acc[i] = Fold::template combine<A>(acc[i], static_cast<A>(f(to_stat<TX>(x[i])...)));
+    for (Index l = 0; l < half; ++l) lanes[l] = Fold::template combine<A>(lanes[l], lanes[l + half]);
+  }
+  return lanes[0];
+}
+
+/// `runs` pieces of n elements that lie together, side by side in registers: an accumulator alone would wait for its own additions.
+template <class Fold, class A, Index runs, class F, class... TX>
+WEFT_INLINE inline void fold_runs(A* result, Index result_step, F f, Index n, const Index* steps, const TX*... x) {
+  A lanes[runs][fold_lanes];
+  [&]<std::size_t... I>(std::index_sequence<I...>) WEFT_INLINE {
+    const auto element = [=](Index r, Index m) WEFT_INLINE { return static_cast<A>(f(to_stat<TX>(x[r * steps[I] + m])...)); };
+    Index i = 0;
+    for (auto& run : lanes)
+      for (A& lane : run) lane = Fold::template identity<A>();
+    constexpr Index deep = 8;  // elements of a lane between two looks at its place in memory
+    for (; i + deep * fold_lanes <= n; i += deep * fold_lanes)
+#pragma GCC unroll 4
+      for (Index r = 0; r < runs; ++r) {
+#pragma omp simd
+        for (Index l = 0; l < fold_lanes; ++l) {
+          A acc = lanes[r][l];
+#pragma GCC unroll 8
+          for (Index j = 0; j < deep; ++j) acc = Fold::template combine<A>(acc, element(r, i + j * fold_lanes + l));
+          lanes[r][l] = acc;
+        }
+      }
+    for (; i + fold_lanes <= n; i += fold_lanes)
+#pragma GCC unroll 4
+      for (Index r = 0; r < runs; ++r) {
+#pragma omp simd
+        for (Index l = 0; l < fold_lanes; ++l) lanes[r][l] = Fold::template combine<A>(lanes[r][l], element(r, i + l));
+      }
+    for (Index l = 0; i < n; ++i, ++l)
+      for (Index r = 0; r < runs; ++r) lanes[r][l] = Fold::template combine<A>(lanes[r][l], element(r, i));
+  }(std::index_sequence_for<TX...>{});
+  for (Index r = 0; r < runs; ++r) result[r * result_step] = fold_over_lanes<Fold, A>(lanes[r]);
+}
+
+/// `rows` more elements into n accumulators each, of which every lane has a line; the first of them into `lane`.
+template <class Fold, class A, class F, class... TX>
+WEFT_INLINE inline void fold_across(A* lanes, Index lane, F f, Index rows, Index n, const Index* steps, const TX*... x) {
+  [&]<std::size_t... I>(std::index_sequence<I...>) WEFT_INLINE {
+    for (Index m = 0; m < rows; ++m) {
+      A* const acc = lanes + (lane + m) % fold_lanes * line_size;
+      const auto element = [=](Index i) WEFT_INLINE { return static_cast<A>(f(to_stat<TX>(x[m * steps[I] + i])...)); };
+#pragma omp simd
+      for (Index i = 0; i < n; ++i) acc[i] = Fold::template combine<A>(acc[i], element(i));
+    }
+  }(std::index_sequence_for<TX...>{});
 }
 
 /// All that is compiled for each function and types of a reduction. Accumulators are `size` bytes each.
@@ -70,8 +120,11 @@ struct FoldFunctions {
   Index size;
   void (*start)(void* acc, Index n);                                                                 ///< the identity
   void (*along)(const void* f, void* lanes, Index lane, Index n, const std::byte* const* x);  ///< fold_line
-  void (*across)(const void* f, void* acc, Index n, const std::byte* const* x);               ///< fold_across
+  /// fold_runs: `count` pieces, whose inputs and results lie so many elements apart.
+  void (*whole)(const void* f, void* result, Index result_step, Index count, Index n, const std::byte* const* x, const Index* steps);
+  void (*across)(const void* f, void* lanes, Index lane, Index rows, Index n, const std::byte* const* x, const Index* steps);  ///< fold_across
   void (*merge)(void* acc, const void* more, Index n);                                               ///< acc[i] and more[i]
+  void (*tree)(void* values, Index n, Index step);                                                   ///< fold_tree
   void (*store)(void* y, Index step, const void* acc, Index n, int beta);                            ///< y[i step] (+)= acc[i]
 };
 
@@ -86,6 +139,10 @@ void fold_merge(void* acc, const void* more, Index n) {
 #pragma omp simd
   for (Index i = 0; i < n; ++i) a[i] = Fold::template combine<A>(a[i], b[i]);
 }
+template <class Fold, class A>
+void fold_all(void* values, Index n, Index step) {
+  fold_tree<Fold, A>(static_cast<A*>(values), n, step);
+}
 template <class TY>
 void fold_store(void* y, Index step, const void* acc, Index n, int beta) {
   for (Index i = 0; i < n; ++i) put(static_cast<TY*>(y)[i * step], static_cast<const stat_t<TY>*>(acc)[i], beta);
@@ -94,18 +151,39 @@ void fold_store(void* y, Index step, const void* acc, Index n, int beta) {
 template <class Fold, class F, class TY, class... TX>
 struct FoldOf {
   using A = stat_t<TY>;
+  /// A copy that no result of integers can be taken to overwrite.
+  struct Steps {
+    Index at[sizeof...(TX)];
+    explicit Steps(const Index* steps) { std::copy_n(steps, sizeof...(TX), at); }
+  };
 
   static void along(const void* function, void* lanes, Index lane, Index n, const std::byte* const* from) {
     const F f = *static_cast<const F*>(function);
     A* const acc = static_cast<A*>(lanes);
     with_types<TX...>(from, [&](const TX*... x) { simd([=]() WEFT_INLINE { fold_line<Fold, A, F, TX...>(acc, lane, f, n, x...); }); });
   }
-  static void across(const void* function, void* accumulators, Index n, const std::byte* const* from) {
+  static void whole(const void* function, void* result, Index step, Index count, Index n, const std::byte* const* from, const Index* steps) {
     const F f = *static_cast<const F*>(function);
-    A* const acc = static_cast<A*>(accumulators);
-    with_types<TX...>(from, [&](const TX*... x) { simd([=]() WEFT_INLINE { fold_across<Fold, A, F, TX...>(acc, f, n, x...); }); });
+    A* const to = static_cast<A*>(result);
+    with_types<TX...>(from, [&](const TX*... x) {
+      simd([=, own = Steps(steps)]() WEFT_INLINE {
+        [&]<std::size_t... I>(std::index_sequence<I...>) WEFT_INLINE {
+          Index c = 0;
+          for (; c + runs_at_once <= count; c += runs_at_once)
+            fold_runs<Fold, A, runs_at_once, F, TX...>(to + c * step, step, f, n, own.at, x + c * own.at[I]...);
+          for (; c < count; ++c) fold_runs<Fold, A, 1, F, TX...>(to + c * step, step, f, n, own.at, x + c * own.at[I]...);
+        }(std::index_sequence_for<TX...>{});
+      });
+    });
   }
-  static constexpr FoldFunctions functions{sizeof(A), fold_start<Fold, A>, along, across, fold_merge<Fold, A>, fold_store<TY>};
+  static void across(const void* function, void* lanes, Index lane, Index rows, Index n, const std::byte* const* from, const Index* steps) {
+    const F f = *static_cast<const F*>(function);
+    A* const acc = static_cast<A*>(lanes);
+    with_types<TX...>(from, [&](const TX*... x) {
+      simd([=, own = Steps(steps)]() WEFT_INLINE { fold_across<Fold, A, F, TX...>(acc, lane, f, rows, n, own.at, x...); });
+    });
+  }
+  static constexpr FoldFunctions functions{sizeof(A), fold_start<Fold, A>, along, whole, across, fold_merge<Fold, A>, fold_all<Fold, A>, fold_store<TY>};
 };
 
 /// One call of a reduction over K inputs; y's axes of extent 1 or stride 0 are the reduced ones.
@@ -124,37 +202,58 @@ class FoldCall {
     plan(y_shape, y_strides, shape, strides);
     const Index count = reduced_.count(reduced_.rank);  // elements of a sum
     const Index pieces = (count + fold_piece - 1) / fold_piece;
-    const Index outputs = kept_.count(kept_.rank);
-    // Partial results: [row of outputs][piece][output within the row], rows of one where there are no columns.
-    const Index width = columns_ ? kept_.extent[kept_.rank - 1] : 1, rows = outputs / width;
-    const Index row_axes = columns_ ? kept_.rank - 1 : kept_.rank;
+    const Index outputs = kept_.count(kept_.rank), row_axes = std::max<Index>(0, kept_.rank - 1);
+    const Index width = kept_.rank > 0 ? kept_.extent[row_axes] : 1, rows = outputs / width;
     const Scratch<std::byte> partial(outputs * pieces * fn_.size);
+    const auto place = [&](Index row, Index piece, Index c) { return partial.data() + ((row * pieces + piece) * width + c) * fn_.size; };
 
     if (columns_) {
       const Index blocks = (width + line_size - 1) / line_size;
       parallel(rows * pieces * blocks, [&](Index task) {
-        const Index block = task % blocks, unit = task / blocks, piece = unit % pieces;
+        const Index block = task % blocks, row = task / blocks / pieces, piece = task / blocks % pieces;
         const Index c0 = block * line_size, n = std::min(line_size, width - c0);
         Cursor at;
-        at.seek(kept_, row_axes, unit / pieces);
-        run_across(piece * fold_piece, std::min(count, (piece + 1) * fold_piece), c0, n, at.offset + 1,
-                   partial.data() + (unit * width + c0) * fn_.size);
+        at.seek(kept_, row_axes, row);
+        run_across(piece * fold_piece, std::min(count, (piece + 1) * fold_piece), c0, n, at.offset + 1, place(row, piece, c0));
+      });
+    } else if (together() && width >= runs_at_once && pieces < 2 * runs_at_once) {  // the same piece of neighbouring outputs
+      const Index at_once = std::max<Index>(1, piece_size / runs_at_once / std::max<Index>(1, count)) * runs_at_once;
+      const Index blocks = (width + at_once - 1) / at_once;
+      parallel(rows * blocks, [&](Index task) {
+        const Index row = task / blocks, c0 = task % blocks * at_once, n = std::min(at_once, width - c0);
+        Cursor at;
+        at.seek(kept_, row_axes, row);
+        Index steps[max_operands];
+        for (int k = 0; k < inputs_; ++k) {
+          steps[k] = kept_.stride[k + 1][row_axes];
+          at.offset[k + 1] += c0 * steps[k];
+        }
+        for (Index piece = 0; piece < pieces; ++piece)
+          run_together(piece * fold_piece, std::min(count, (piece + 1) * fold_piece), at.offset + 1, n, steps, place(row, piece, c0), 1);
       });
     } else {
-      const Index at_once = std::max<Index>(1, piece_size / std::clamp<Index>(count, 1, fold_piece));
+      const Index at_once = std::max<Index>(1, piece_size / std::clamp<Index>(count, 1, fold_piece)), full = together() ? count / fold_piece : 0;
       parallel_ranges(outputs * pieces, at_once, [&](Index begin, Index end) {
         Cursor at;
-        at.seek(kept_, row_axes, begin / pieces);
-        for (Index unit = begin; unit < end; ++unit) {
-          const Index piece = unit % pieces;
-          run_along(piece * fold_piece, std::min(count, (piece + 1) * fold_piece), at.offset + 1, partial.data() + unit * fn_.size);
-          if (piece == pieces - 1) at.next(kept_, row_axes);
+        at.seek(kept_, kept_.rank, begin / pieces);
+        for (Index unit = begin, n; unit < end; unit += n) {
+          const Index piece = unit % pieces, output = unit / pieces, m0 = piece * fold_piece;
+          std::byte* const result = place(output / width, piece, output % width);
+          n = 1;
+          if (piece < full) {  // several pieces of an output
+            constexpr Index steps[max_operands] = {fold_piece, fold_piece, fold_piece, fold_piece, fold_piece};
+            n = std::min(end - unit, full - piece);
+            run_together(m0, m0 + fold_piece, at.offset + 1, n, steps, result, width);
+          } else {
+            run_along(m0, std::min(count, m0 + fold_piece), at.offset + 1, result);
+          }
+          if (piece + n == pieces) at.next(kept_, kept_.rank);
         }
       });
     }
 
     // The tree over the pieces of each output, left child first, and its result to y.
-    const Index step = columns_ ? kept_.stride[0][kept_.rank - 1] : 0;
+    const Index step = kept_.rank > 0 ? kept_.stride[0][row_axes] : 0;
     parallel_ranges(outputs, std::max<Index>(1, piece_size / std::max<Index>(1, pieces)), [&](Index begin, Index end) {
       alignas(64) Line nothing;
       Cursor at;
@@ -162,9 +261,10 @@ class FoldCall {
       for (Index j = begin, n; j < end; j += n) {
         const Index row = j / width, c = j % width;
         n = std::min({width - c, end - j, line_size});
-        std::byte* sum = partial.data() + (row * pieces * width + c) * fn_.size;
+        std::byte* sum = place(row, 0, c);
         const Index piece_bytes = width * fn_.size;
-        for (Index k = 1; k < pieces; k *= 2)
+        if (n == 1) fn_.tree(sum, pieces, width);
+        for (Index k = 1; n > 1 && k < pieces; k *= 2)
           for (Index i = 0; i + k < pieces; i += 2 * k) fn_.merge(sum + i * piece_bytes, sum + (i + k) * piece_bytes, n);
         if (pieces == 0) fn_.start(sum = nothing, n);
         fn_.store(y + (at.offset[0] + c * step) * y_size, step, sum, n, beta);
@@ -211,6 +311,16 @@ class FoldCall {
     return buffer;
   }
 
+  /// True iff all elements of an output lie together.
+  bool together() const { return reduced_.rank == 1 && reduced_.dense(0); }
+
+  /// Elements [m0, m1) of so many outputs or pieces, whose inputs and results lie `steps` and `result_step` apart; together() holds.
+  void run_together(Index m0, Index m1, const Index* start, Index runs, const Index* steps, std::byte* result, Index result_step) const {
+    const std::byte* x[max_operands];
+    for (int k = 0; k < inputs_; ++k) x[k] = data_[k] + (start[k] + m0) * size_[k];
+    fn_.whole(f_, result, result_step, runs, m1 - m0, x, steps);
+  }
+
   /// Elements [m0, m1) of the reduced loops, which begin a piece, for the output whose inputs start at `start`.
   void run_along(Index m0, Index m1, const Index* start, std::byte* result) const {
     alignas(64) Line buffer[max_operands];
@@ -245,16 +355,22 @@ class FoldCall {
     alignas(64) Line buffer[max_operands];
     alignas(64) std::byte lanes[fold_lanes * line_size * element_bytes];
     const std::byte* x[max_operands];
-    const Index used = std::min(fold_lanes, m1 - m0), lane_bytes = line_size * fn_.size;
+    const Index used = std::min(fold_lanes, m1 - m0), lane_bytes = line_size * fn_.size, inner = reduced_.rank - 1;
     for (Index l = 0; l < used; ++l) fn_.start(lanes + l * lane_bytes, n);
+    Index steps[max_operands], most = m1 - m0;
+    for (int k = 0; k < inputs_; ++k) {
+      steps[k] = reduced_.stride[k][inner];
+      if (kept_.stride[k + 1][kept_.rank - 1] != 1) most = 1;  // copied, a row at a time
+    }
     Cursor at;
-    at.seek(reduced_, reduced_.rank, m0);
-    for (Index m = m0; m < m1; ++m, at.next(reduced_, reduced_.rank)) {
+    for (Index m = m0, rows; m < m1; m += rows) {
+      at.seek(reduced_, reduced_.rank, m);
+      rows = std::min({most, m1 - m, reduced_.extent[inner] - at.at[inner]});
       for (int k = 0; k < inputs_; ++k) {
         const Index stride = kept_.stride[k + 1][kept_.rank - 1];
         x[k] = line(k, start[k] + c0 * stride + at.offset[k], stride, n, buffer[k]);
       }
-      fn_.across(f_, lanes + (m - m0) % fold_lanes * lane_bytes, n, x);
+      fn_.across(f_, lanes, (m - m0) % fold_lanes, rows, n, x, steps);
     }
     for (Index half = fold_lanes / 2; half > 0; half /= 2)
       for (Index l = 0; l < half && l + half < used; ++l) fn_.merge(lanes + l * lane_bytes, lanes + (l + half) * lane_bytes, n);
