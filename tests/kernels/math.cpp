@@ -14,6 +14,8 @@ namespace {
 struct Exp { template <class S> WEFT_INLINE S operator()(S x) const { return math::exp(x); } };
 struct Log { template <class S> WEFT_INLINE S operator()(S x) const { return math::log(x); } };
 struct Tanh { template <class S> WEFT_INLINE S operator()(S x) const { return math::tanh(x); } };
+struct ExpWithin { template <class S> WEFT_INLINE S operator()(S x) const { return math::exp_within(x < -87 ? S(-87) : x > 88 ? S(88) : x); } };
+struct NormalCdf { template <class S> WEFT_INLINE S operator()(S x) const { return math::normal_cdf(x); } };
 struct Erf { template <class S> WEFT_INLINE S operator()(S x) const { return math::erf(x); } };
 struct Sqrt { template <class S> WEFT_INLINE S operator()(S x) const { return math::sqrt(x); } };
 struct Sigmoid { template <class S> WEFT_INLINE S operator()(S x) const { return math::sigmoid(x); } };
@@ -30,9 +32,9 @@ double ulp(float got, double want) {
 }
 
 /// The largest error over every `step`-th float of both signs, denormals left out; the vector loop and the scalar call
-/// must agree in every bit, whatever the position in the array.
+/// must agree in every bit, whatever the position in the array; without `same_nan` but for which NaN it is.
 template <class F>
-double sweep(std::uint32_t step) {
+double sweep(std::uint32_t step, double (*error)(float, double) = ulp, bool same_nan = true) {
   const F f;
   double worst = 0;
   Index different = 0;
@@ -54,8 +56,8 @@ double sweep(std::uint32_t step) {
     });
     for (int i = 0; i < n; ++i) {
       const float alone = f(xp[i]);
-      different += std::bit_cast<std::uint32_t>(alone) != std::bit_cast<std::uint32_t>(yp[i]);
-      worst = std::max(worst, ulp(yp[i], f(static_cast<double>(xp[i]))));
+      if (same_nan || !std::isnan(alone) || !std::isnan(yp[i])) different += std::bit_cast<std::uint32_t>(alone) != std::bit_cast<std::uint32_t>(yp[i]);
+      worst = std::max(worst, error(yp[i], f(static_cast<double>(xp[i]))));
     }
   }
   CHECK(different == 0);
@@ -78,6 +80,9 @@ TEST_CASE("the errors stay within the bounds that the docstrings state", "[kerne
   CHECK(sweep<Tanh>(step) < 2.6);
   CHECK(sweep<Erf>(step) < 1.2);
   CHECK(sweep<Sigmoid>(step) < 2.5);
+  CHECK(sweep<ExpWithin>(step, ulp, false) < 1.04);
+  const auto of_one = [](float got, double want) { return std::isnan(want) ? ulp(got, want) : std::fabs(static_cast<double>(got) - want) * 0x1p24; };
+  CHECK(sweep<NormalCdf>(step, of_one, false) < 1.3);
 }
 
 TEST_CASE("sqrt is IEEE's in every bit", "[kernels][math]") {
@@ -128,6 +133,12 @@ TEST_CASE("special values", "[kernels][math]") {
   CHECK(math::erf(0.0f) == 0);
   CHECK(std::signbit(math::erf(-0.0f)));
   CHECK(std::isnan(math::erf(not_a_number)));
+
+  CHECK(math::normal_cdf(0.0f) == 0.5f);
+  CHECK(math::normal_cdf(inf) == 1);
+  CHECK(math::normal_cdf(-inf) == 0);
+  CHECK(math::normal_cdf(-6.0f) == 0);
+  CHECK(std::isnan(math::normal_cdf(not_a_number)));
 
   CHECK(math::sigmoid(0.0f) == 0.5f);
   CHECK(math::sigmoid(inf) == 1);

@@ -37,6 +37,13 @@ WEFT_INLINE inline float expm1_reduced(float r) {
   q = __builtin_fmaf(q, r, 0.49999997f);
   return __builtin_fmaf(r * r, q, r);
 }
+
+/// e^x + more where x is known to be NaN or within [-87, 88]: for more = -1 with as small a relative error.
+WEFT_INLINE inline float exp_within(float x, float more) {
+  const Reduced at = reduce(x);
+  const float scale = std::bit_cast<float>(0x3f800000u + at.exponent);
+  return __builtin_fmaf(scale, expm1_reduced(at.r), scale + more);
+}
 }  // namespace detail
 
 /// a / b; on the GPU within 2 ulp, where the exact quotient takes longer than all around it. b below 2^126.
@@ -69,6 +76,16 @@ WEFT_INLINE inline float exp(float x) {
 #endif
 }
 WEFT_INLINE inline double exp(double x) { return std::exp(x); }
+
+/// e^x where x is known to be NaN or within [-87, 88]: without exp's limits, as good.
+WEFT_INLINE inline float exp_within(float x) {
+#if defined(__CUDA_ARCH__)
+  return exp(x);
+#else
+  return detail::exp_within(x, 0);
+#endif
+}
+WEFT_INLINE inline double exp_within(double x) { return std::exp(x); }
 
 /// ln x; -inf at zero, NaN below. At most 0.86 ulp from the exact value.
 WEFT_INLINE inline float log(float x) {
@@ -104,9 +121,7 @@ WEFT_INLINE inline float tanh(float x) {
   const float large = 1 - divide(2.0f, exp(2 * (a > 9.1f ? 9.1f : a)) + 1);
   return a < 0.25f ? small : __builtin_copysignf(large, x);
 #else
-  const detail::Reduced at = detail::reduce(2 * (a > 9.1f ? 9.1f : a));  // written so that a NaN stays
-  const float scale = std::bit_cast<float>(0x3f800000u + at.exponent);
-  const float m = __builtin_fmaf(scale, detail::expm1_reduced(at.r), scale - 1);
+  const float m = detail::exp_within(2 * (a > 9.1f ? 9.1f : a), -1);  // written so that a NaN stays
   return __builtin_copysignf(m / (m + 2), x);
 #endif
 }
@@ -131,10 +146,28 @@ WEFT_INLINE inline float erf(float x) {
   q = __builtin_fmaf(q, c, -0.636518657f);
   q = __builtin_fmaf(q, c, -1.12806118f);
   q = __builtin_fmaf(q, c, -0.000104480605f);
-  const float far = __builtin_copysignf(1 - exp(q), x);
+  const float far = __builtin_copysignf(1 - exp_within(q), x);
   return a < 0.85f ? near : far;
 }
 WEFT_INLINE inline double erf(double x) { return std::erf(x); }
+
+/// Phi(x) = (1 + erf(x / sqrt 2)) / 2, the standard normal distribution: e^p(|x|) on the left, with -ln 2 in p, and 1 less that on the
+/// right. At most 1.3 2^-24 from the exact value; 0 below -5.62, where it is less than 2^-26.
+WEFT_INLINE inline float normal_cdf(float x) {
+  const float a = __builtin_fabsf(x), c = a > 5.62f ? 5.62f : a;  // written so that a NaN stays
+  float p = -1.9713068e-06f;
+  p = __builtin_fmaf(p, c, 2.73692767e-05f);
+  p = __builtin_fmaf(p, c, -0.00012940231f);
+  p = __builtin_fmaf(p, c, -9.40739628e-05f);
+  p = __builtin_fmaf(p, c, 0.00489489641f);
+  p = __builtin_fmaf(p, c, -0.0363868251f);
+  p = __builtin_fmaf(p, c, -0.318299115f);
+  p = __builtin_fmaf(p, c, -0.797885299f);
+  p = __builtin_fmaf(p, c, -0.693147181f);
+  const float tail = exp_within(p), left = a > 5.62f ? 0.0f : tail;
+  return x < 0 ? left : 1 - left;
+}
+WEFT_INLINE inline double normal_cdf(double x) { return 0.5 * std::erfc(-0.70710678118654752 * x); }
 
 /// 1 / (1 + e^-x). At most 2.5 ulp from the exact value.
 WEFT_INLINE inline float sigmoid(float x) { return divide(1.0f, 1 + exp(-x)); }

@@ -124,13 +124,8 @@ struct Erf { WEFT_SCALAR S operator()(S x) const { return math::erf(x); } };
 struct Relu { WEFT_SCALAR S operator()(S x) const { return x < 0 ? S(0) : x; } };
 /// x sigmoid(x). Elfwing et al. 2017.
 struct Silu { WEFT_SCALAR S operator()(S x) const { return math::divide(x, 1 + math::exp(-x)); } };
-/// x Phi(x) with Phi(x) = (1 + erf(x / sqrt 2)) / 2. Hendrycks and Gimpel 2016.
-struct Gelu {
-  WEFT_SCALAR S operator()(S x) const {
-    const S half = S(0.5) * x;
-    return math::fma(half, math::erf(x * S(0.70710678118654752)), half);
-  }
-};
+/// x Phi(x) with the standard normal distribution Phi. Hendrycks and Gimpel 2016.
+struct Gelu { WEFT_SCALAR S operator()(S x) const { return x * math::normal_cdf(x); } };
 /// x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2, the approximation of the same paper.
 struct GeluTanh {
   WEFT_SCALAR static S angle(S x) { return S(0.79788456080286536) * math::fma(S(0.044715) * x, x * x, x); }
@@ -166,9 +161,9 @@ struct SiluGrad {
 /// Phi(x) + x phi(x)
 struct GeluGrad {
   WEFT_SCALAR S operator()(S dy, S x) const {
-    const S cdf = math::fma(S(0.5), math::erf(x * S(0.70710678118654752)), S(0.5));
-    const S pdf = S(0.39894228040143268) * math::exp(S(-0.5) * x * x);
-    return dy * math::fma(x, pdf, cdf);
+    const S low = x < S(-13) ? S(-13) : x, near = low > S(13) ? S(13) : low;  // x pdf is below 1e-35 beyond
+    const S pdf = S(0.39894228040143268) * math::exp_within(S(-0.5) * near * near);
+    return dy * math::fma(near, pdf, math::normal_cdf(x));
   }
 };
 struct GeluTanhGrad {

@@ -80,7 +80,7 @@ void adamw_step(cpu, Out<W, cpu> param, Out<stat_t<W>, cpu> master, In<G, cpu> g
         round_range(root, end - begin, key_v, at, vs + begin);
       }
     });
-    sqrt_range(root, end - begin);
+    sqrt_range(root, root, end - begin);
     const auto update = [=](Index i, S p) WEFT_INLINE {
       const S next = rounded ? mean[i - begin] : static_cast<S>(ms[i]);
       return p * decay - step * (next / (root[i - begin] / root_bias2 + eps));

@@ -12,6 +12,7 @@
 #include "weft/core/simd.hpp"
 #include "weft/core/view.hpp"
 #include "weft/kernels/cpu/loops.hpp"
+#include "weft/kernels/cpu/sqrt.hpp"
 #include "weft/kernels/scalar.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {
@@ -49,6 +50,8 @@ template <class F, class TY, class... TX>
 void map_line(const void* function, Index n, int beta, void* to, const std::byte* const* from) {
   const F f = *static_cast<const F*>(function);
   TY* const y = static_cast<TY*>(to);
+  if constexpr (std::is_same_v<F, Sqrt> && (std::is_same_v<TY, float> || std::is_same_v<TY, double>) && (std::is_same_v<TX, TY> && ...))
+    if (beta == 0) return sqrt_range(reinterpret_cast<const TY*>(from[0]), y, n);  // the processor's own
   with_types<TX...>(from, [&](const TX*... x) { simd([=]() WEFT_INLINE { map_elements<F, TY, TX...>(f, n, beta, y, x...); }); });
 }
 

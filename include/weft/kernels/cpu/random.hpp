@@ -47,7 +47,7 @@ void normal_fill(cpu, RandomKey key, double mean, double std, Index first_elemen
 #pragma omp simd
       for (Index j = 0; j < 2 * count; ++j) radius[j] = weft::detail::minus_two_log(word[2 * j]);
     });
-    sqrt_range(radius, 2 * count);
+    sqrt_range(radius, radius, 2 * count);
     simd([=]() WEFT_INLINE {
 #pragma omp simd
       for (Index j = 0; j < 2 * count; ++j) {

@@ -17,20 +17,20 @@ namespace detail {
     Vector v = *reinterpret_cast<const Vector*>(x + i);                                \
     if constexpr (sizeof(S) == 4) asm(ps : "=" constraint(v) : constraint(v));         \
     else asm(pd : "=" constraint(v) : constraint(v));                                  \
-    *reinterpret_cast<Vector*>(x + i) = v;                                             \
+    *reinterpret_cast<Vector*>(y + i) = v;                                             \
   }
 template <class S>
-WEFT_AVX512 inline Index sqrt_avx512(S* x, Index n, Index i = 0) {
+WEFT_AVX512 inline Index sqrt_avx512(const S* x, S* y, Index n, Index i = 0) {
   WEFT_SQRT_LOOP(64, "vsqrtps %1, %0", "vsqrtpd %1, %0", "v")
   return i;
 }
 template <class S>
-WEFT_AVX2 inline Index sqrt_avx2(S* x, Index n, Index i = 0) {
+WEFT_AVX2 inline Index sqrt_avx2(const S* x, S* y, Index n, Index i = 0) {
   WEFT_SQRT_LOOP(32, "vsqrtps %1, %0", "vsqrtpd %1, %0", "x")
   return i;
 }
 template <class S>
-inline Index sqrt_base(S* x, Index n, Index i = 0) {
+inline Index sqrt_base(const S* x, S* y, Index n, Index i = 0) {
   WEFT_SQRT_LOOP(16, "sqrtps %1, %0", "sqrtpd %1, %0", "x")
   return i;
 }
@@ -38,18 +38,18 @@ inline Index sqrt_base(S* x, Index n, Index i = 0) {
 #endif
 }  // namespace detail
 
-/// x[i] = sqrt(x[i]) for n elements one after the other, correctly rounded on every instruction set.
+/// y[i] = sqrt(x[i]) for n elements one after the other, correctly rounded on every instruction set; y may be x.
 template <class S>
-void sqrt_range(S* x, Index n) {
+void sqrt_range(const S* x, S* y, Index n) {
   Index i = 0;
 #if defined(__x86_64__)
   switch (isa()) {
-    case Isa::avx512: i = detail::sqrt_avx512(x, n); break;
-    case Isa::avx2: i = detail::sqrt_avx2(x, n); break;
-    case Isa::base: i = detail::sqrt_base(x, n); break;
+    case Isa::avx512: i = detail::sqrt_avx512(x, y, n); break;
+    case Isa::avx2: i = detail::sqrt_avx2(x, y, n); break;
+    case Isa::base: i = detail::sqrt_base(x, y, n); break;
   }
 #endif
-  for (; i < n; ++i) x[i] = std::sqrt(x[i]);
+  for (; i < n; ++i) y[i] = std::sqrt(x[i]);
 }
 
 }  // namespace weft::inline WEFT_ABI::kernels
