@@ -104,18 +104,35 @@ inline Loops loops_beside(Index axis, const Shape& shape, const Strides& s0, con
 template <class T>
 void gather(cpu, In<T, cpu> x, In<std::int64_t, cpu> index, Index axis, Out<T, cpu> y) {
   if (!y || y.numel() == 0) return;
-  const auto loops = detail::loops_beside(axis, y.shape, y.strides, x.strides, index.strides);
-  const Index n = y.shape[axis], sy = y.strides[axis], sx = x.strides[axis], si = index.strides[axis];
-  const T* const from = x.data;
-  const std::int64_t* const at = index.data;
-  T* const to = y.data;
-  parallel_ranges(loops.count(loops.rank), std::max<Index>(1, piece_size / n), [&](Index begin, Index end) {
+  Strides beside = x.strides;  // x's place but for what the index says
+  beside[axis] = 0;
+  detail::Loops loops(3);
+  for (Index a = 0; a < y.shape.rank(); ++a) {
+    if (y.shape[a] == 1) continue;
+    loops.stride[0][loops.rank] = y.strides[a];
+    loops.stride[1][loops.rank] = beside[a];
+    loops.stride[2][loops.rank] = index.strides[a];
+    loops.push(y.shape[a]);
+  }
+  loops.order();
+  loops.merge();
+  if (loops.rank == 0) loops.push(1);
+  const Index inner = loops.rank - 1, length = loops.extent[inner], columns = std::min(length, piece_size);
+  const Index rows = std::max<Index>(1, piece_size / columns), blocks = (length + columns - 1) / columns, lines = loops.count(inner);
+  const Index sy = loops.stride[0][inner], sx = loops.stride[1][inner], si = loops.stride[2][inner], step = x.strides[axis];
+  parallel((lines + rows - 1) / rows * blocks, [&](Index task) {
+    const Index r0 = task / blocks * rows, r1 = std::min(lines, r0 + rows), c0 = task % blocks * columns, n = std::min(columns, length - c0);
     detail::Cursor line;
-    line.seek(loops, loops.rank, begin);
-    for (Index j = begin; j < end; ++j, line.next(loops, loops.rank))
-      for (Index i = 0; i < n; ++i)
-        put(to[line.offset[0] + i * sy], detail::to_stat<T>(from[line.offset[1] + at[line.offset[2] + i * si] * sx]),
-            y.beta);
+    line.seek(loops, inner, r0);
+    for (Index r = r0; r < r1; ++r, line.next(loops, inner)) {
+      T* const to = y.data + line.offset[0] + c0 * sy;
+      const T* const from = x.data + line.offset[1] + c0 * sx;
+      const std::int64_t* const at = index.data + line.offset[2] + c0 * si;
+      if (sy == 1 && si == 1 && sx == 0 && y.beta == 0)
+        for (Index i = 0; i < n; ++i) to[i] = from[at[i] * step];
+      else
+        for (Index i = 0; i < n; ++i) put(to[i * sy], detail::to_stat<T>(from[i * sx + at[i * si] * step]), y.beta);
+    }
   });
 }
 
@@ -126,20 +143,79 @@ void gather_backward(cpu, In<T, cpu> dy, In<std::int64_t, cpu> index, Index axis
   if (!dx || dx.numel() == 0) return;
   if (dx.beta == 0) fill<T>(cpu{}, T(stat_t<T>(0)), dx);
   if (dy.numel() == 0) return;
-  const auto loops = detail::loops_beside(axis, dy.shape, dy.strides, dx.strides, index.strides);
+  auto loops = detail::loops_beside(axis, dy.shape, dy.strides, dx.strides, index.strides);
+  loops.order();
   const Index n = dy.shape[axis], sdy = dy.strides[axis], sdx = dx.strides[axis], si = index.strides[axis];
-  const T* const from = dy.data;
-  const std::int64_t* const at = index.data;
-  T* const to = dx.data;
+  const Index last = loops.rank - 1;
+  if (loops.rank > 0 && loops.stride[0][last] < sdy) {  // neighbours lie closer together than the elements of a line
+    const Index width = loops.extent[last], columns = std::min(width, detail::line_size), blocks = (width + columns - 1) / columns;
+    const Index cdy = loops.stride[0][last], cdx = loops.stride[1][last], ci = loops.stride[2][last];
+    return parallel(loops.count(last) * blocks, [&](Index task) {
+      const Index c0 = task % blocks * columns, many = std::min(columns, width - c0);
+      detail::Cursor at;
+      at.seek(loops, last, task / blocks);
+      const T* const from = dy.data + at.offset[0] + c0 * cdy;
+      T* const to = dx.data + at.offset[1] + c0 * cdx;
+      const std::int64_t* const number = index.data + at.offset[2] + c0 * ci;
+      for (Index i = 0; i < n; ++i)
+        for (Index c = 0; c < many; ++c) put(to[c * cdx + number[c * ci + i * si] * sdx], detail::to_stat<T>(from[c * cdy + i * sdy]), 1);
+    });
+  }
   parallel_ranges(loops.count(loops.rank), std::max<Index>(1, piece_size / n), [&](Index begin, Index end) {
     detail::Cursor line;
     line.seek(loops, loops.rank, begin);
-    for (Index j = begin; j < end; ++j, line.next(loops, loops.rank))
-      for (Index i = 0; i < n; ++i)
-        put(to[line.offset[1] + at[line.offset[2] + i * si] * sdx], detail::to_stat<T>(from[line.offset[0] + i * sdy]),
-            1);
+    for (Index j = begin; j < end; ++j, line.next(loops, loops.rank)) {
+      const T* const from = dy.data + line.offset[0];
+      T* const to = dx.data + line.offset[1];
+      const std::int64_t* const number = index.data + line.offset[2];
+      for (Index i = 0; i < n; ++i) put(to[number[i * si] * sdx], detail::to_stat<T>(from[i * sdy]), 1);
+    }
   });
 }
+
+namespace detail {
+inline constexpr Index above_block = 32, above_groups = 64;
+
+/// How many elements of a line may be passed over, in whole blocks: all that are below `limit` or, but for `equals_too`, equal it.
+template <class T>
+Index none_above(const T* x, Index n, stat_t<T> limit, bool equals_too) {
+  Index passed = 0;
+  Index* const to = &passed;
+  simd([=]() WEFT_INLINE {
+    Index i = 0;
+    for (; i + above_block <= n; i += above_block) {
+      unsigned above = 0;
+#pragma omp simd reduction(| : above)
+      for (Index l = 0; l < above_block; ++l) {
+        const auto value = to_stat<T>(x[i + l]);
+        above |= static_cast<unsigned>((value > limit) | (value != value) | (equals_too & (value == limit)));
+      }
+      if (above != 0) break;
+    }
+    *to = i;
+  });
+  return passed;
+}
+
+/// A value that at least k elements of a line reach: the k-th largest of the largest of 64 groups. False where a group has a NaN.
+template <class T>
+bool reached(const T* x, Index n, Index k, stat_t<T>& value) {
+  stat_t<T> largest[above_groups];
+  stat_t<T>* const to = largest;
+  simd([=]() WEFT_INLINE {
+#pragma omp simd
+    for (Index l = 0; l < above_groups; ++l) to[l] = to_stat<T>(x[l]);
+    for (Index i = above_groups; i + above_groups <= n; i += above_groups)
+#pragma omp simd
+      for (Index l = 0; l < above_groups; ++l) to[l] = Max2{}(to[l], to_stat<T>(x[i + l]));
+  });
+  for (const auto v : largest)
+    if (v != v) return false;
+  std::nth_element(largest, largest + k - 1, largest + above_groups, [](auto a, auto b) { return a > b; });
+  value = largest[k - 1];
+  return true;
+}
+}  // namespace detail
 
 /// The k largest of each line of the last axis, the largest first; among equals the lower index first; NaN counts as
 /// the largest.   x (..., V), values and indices (..., k), k <= V; any strides; overwrites; either output may be null.
@@ -154,7 +230,7 @@ void topk(cpu, In<T, cpu> x, Index k, Out<T, cpu> values, Out<std::int64_t, cpu>
   const auto loops = detail::loops_beside(axis, x.shape, x.strides, sv, si);
   const Index step = x.strides[axis], step_v = sv[axis], step_i = si[axis];
   parallel_ranges(loops.count(loops.rank), std::max<Index>(1, piece_size / V), [&](Index begin, Index end) {
-    constexpr Index few = 32;  // kept sorted by insertion; more by a heap over all positions
+    constexpr Index few = 256;  // kept sorted by insertion; more by a heap over all positions
     Index chosen[few];
     const Scratch<Index> scratch(k > few ? V : 0);
     Index* const best = k > few ? scratch.data() : chosen;
@@ -173,11 +249,19 @@ void topk(cpu, In<T, cpu> x, Index k, Out<T, cpu> values, Out<std::int64_t, cpu>
         std::partial_sort(best, best + k, best + V, above);
       } else {
         Index held = 0;
-        for (Index i = 0; i < V; ++i) {
-          if (held == k && !above(i, best[k - 1])) continue;
-          Index slot = held < k ? held++ : k - 1;
-          for (; slot > 0 && above(i, best[slot - 1]); --slot) best[slot] = best[slot - 1];
-          best[slot] = i;
+        stat_t<T> limit{};  // below it nothing counts, and once k are held it is the least of them
+        bool limited = step == 1 && k > 2 && k <= detail::above_groups && V >= 4 * detail::above_groups && detail::reached(from, V, k, limit);
+        for (Index i = 0; i < V;) {
+          if (step == 1 && limited) i += detail::none_above<T>(from + i, V - i, limit, held < k);
+          for (const Index end_of_block = std::min(V, i + detail::above_block); i < end_of_block; ++i) {
+            const auto value = detail::to_stat<T>(from[i * step]);
+            if ((limited && value < limit) || (held == k && !above(i, best[k - 1]))) continue;
+            if (held < k) ++held;
+            Index* const slot = std::partition_point(best, best + held - 1, [&](Index b) { return above(b, i); });
+            std::move_backward(slot, best + held - 1, best + held);
+            *slot = i;
+            if (held == k) limit = detail::to_stat<T>(from[best[k - 1] * step]), limited = true;
+          }
         }
       }
       for (Index i = 0; i < k; ++i) {

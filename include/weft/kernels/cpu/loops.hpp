@@ -26,6 +26,11 @@ struct Loops {
     std::swap(extent[a], extent[b]);
     for (int k = 0; k < operands; ++k) std::swap(stride[k][a], stride[k][b]);
   }
+  /// Operand 0's fastest axis becomes the innermost, whatever order the axes are named in.
+  void order() {
+    for (Index a = 1; a < rank; ++a)
+      for (Index b = a; b > 0 && stride[0][b - 1] < stride[0][b]; --b) swap(b - 1, b);
+  }
   /// True iff axis a + 1 continues axis a in every operand.
   bool mergeable(Index a) const {
     for (int k = 0; k < operands; ++k)

@@ -105,9 +105,7 @@ class Map {
       for (int k = 0; k < loops_.operands; ++k) loops_.stride[k][loops_.rank] = (*strides[k])[a];
       loops_.push(shape[a]);
     }
-    // y's fastest axis becomes the innermost, whatever order the axes are named in.
-    for (Index a = 1; a < loops_.rank; ++a)
-      for (Index b = a; b > 0 && loops_.stride[0][b - 1] < loops_.stride[0][b]; --b) loops_.swap(b - 1, b);
+    loops_.order();
     loops_.merge();
     if (loops_.rank == 0) {
       for (int k = 0; k < loops_.operands; ++k) loops_.stride[k][0] = 1;

@@ -16,12 +16,13 @@ struct GradientWay : NormWay<R_, warp_, threads_, resident_> {
   using Coming = Ahead<T, pack_of<T>, R_, warp_, 3, stages>;  // dy, x, and what dx holds
 };
 
-/// Chunk k has the rows [k height, (k + 1) height), and line k of `lines` its sums: C of dweight, then, if centred, C of dbias.
+/// Chunk k has the rows k, k + chunks, ..., so that what is read at one time lies together, and line k of `lines` its sums: C of dweight,
+/// then, if centred, C of dbias.
 template <class Way, bool centred, class T, class W, int V>
 __global__ void __launch_bounds__(Way::threads, Way::resident)
     norm_backward_kernel(const __grid_constant__ Rows<const T> dy, const __grid_constant__ Rows<const T> x,
                          const __grid_constant__ Affine<W> weight, const stat_t<T>* means, const stat_t<T>* rstds, Index N, Index C,
-                         Index height, const __grid_constant__ Rows<T> dx, int beta, stat_t<T>* lines) {
+                         const __grid_constant__ Rows<T> dx, int beta, stat_t<T>* lines) {
   using S = stat_t<T>;
   constexpr int R = Way::R, sums = centred ? 2 : 1, warps = Way::threads / 32;
   constexpr bool warp = Way::warp;
@@ -32,13 +33,13 @@ __global__ void __launch_bounds__(Way::threads, Way::resident)
     if (threadIdx.x < 2 * sums * warps) (&parts[0][0][0])[threadIdx.x] = S(0);
     __syncthreads();
   }
-  const Index begin = static_cast<Index>(blockIdx.x) * height;
-  const int rows = static_cast<int>(height < N - begin ? height : N - begin), step = Row::count();
+  const Index begin = blockIdx.x, chunks = gridDim.x;
+  const int rows = static_cast<int>((N - begin + chunks - 1) / chunks), step = Row::count();
   const S share = 1 / static_cast<S>(C);
   typename Way::template Coming<T> ahead(places, C, 2 + beta);
   int coming = Row::number();
   const auto fetch = [&] {
-    ahead.fetch(coming < rows, begin + coming, dy, x, dx);
+    ahead.fetch(coming < rows, begin + coming * chunks, dy, x, dx);
     coming += step;
   };
 #pragma unroll 1
@@ -54,7 +55,7 @@ __global__ void __launch_bounds__(Way::threads, Way::resident)
 
   const auto statistics = [&](const S* from, int at) {  // of 32 rows from this one on, a lane each
     const int mine = at + static_cast<int>(threadIdx.x % 32) * step;
-    return mine < rows ? from[begin + mine] : S(0);
+    return mine < rows ? from[begin + mine * chunks] : S(0);
   };
   S means_now = S(0), means_next = S(0), rstds_now = S(0), rstds_next = statistics(rstds, Row::number());
   if constexpr (centred) means_next = statistics(means, Row::number());
@@ -90,7 +91,7 @@ __global__ void __launch_bounds__(Way::threads, Way::resident)
     Row::sums(dot, parts[turn % 2]);
     dot[0] *= share * rstd * rstd;
     if constexpr (centred) dot[sums - 1] *= share;
-    T* const to = dx[begin + at];
+    T* const to = dx[begin + at * chunks];
     for_columns<V, R, warp>(C, [&](int r, Index c) {
       S g[V], v[V], scale[V];
       ahead.words(0, r).widen(g);
@@ -207,9 +208,6 @@ Index blocks_at_once(unsigned threads, std::size_t bytes) {
   return std::max<Index>(1, std::min(by_threads, by_bytes));
 }
 
-/// Rows that a chunk has where there are to be at most `chunks`.
-inline Index chunk_height(Index N, Index chunks) { return std::max<Index>(1, (N + chunks - 1) / chunks); }
-
 template <class Way, bool centred, class T, class W>
 void norm_backward_by(const In<T, cuda>& dy, const In<T, cuda>& x, const In<W, cuda>& weight, const stat_t<T>* means,
                       const stat_t<T>* rstds, const Out<T, cuda>& dx, const Out<param_grad_t<W>, cuda>& dweight,
@@ -220,15 +218,14 @@ void norm_backward_by(const In<T, cuda>& dy, const In<T, cuda>& x, const In<W, c
   const unsigned threads = Way::block(packs);
   const int beta = dx ? dx.beta : 0;
   const std::size_t bytes = Way::template Coming<T>::bytes(C, 2 + beta, static_cast<int>(threads));
-  const Index height = chunk_height(N, multiprocessors * blocks_at_once<Way>(threads, bytes));
-  const Index chunks = (N + height - 1) / height;
+  const Index chunks = std::min(N, multiprocessors * blocks_at_once<Way>(threads, bytes));
   const bool summed = dweight || dbias;
   const Scratch<S> lines(summed ? std::max<Index>(1, chunks * width) : 1);
   if (chunks > 0) {
     const auto kernel = norm_backward_kernel<Way, centred, T, W, V>;
     allow_shared(kernel, bytes);
     kernel<<<static_cast<unsigned>(chunks), threads, bytes, stream()>>>(rows(dy), rows(x), Affine<W>::template of<V>(weight), means, rstds,
-                                                                        N, C, height, rows(dx), beta, summed ? lines.data() : nullptr);
+                                                                        N, C, rows(dx), beta, summed ? lines.data() : nullptr);
     check_launch(centred ? "layer_norm" : "rms_norm");
   }
   fold_lines<SumFold, S, param_grad_t<W>>(lines.data(), chunks, C, width, dweight, dbias);
@@ -249,13 +246,13 @@ void norm_backward(const In<T, cuda>& dy, const In<T, cuda>& x, const In<W, cuda
   if (whole && packs <= 32 * 4)
     return norm_backward_by<GradientWay<4, true, 128, 3, 2>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
   if (whole && packs <= 256)
-    return norm_backward_by<GradientWay<2, false, 128, 4, 3>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
+    return norm_backward_by<GradientWay<2, false, 128, 4, 2>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
   if (whole && packs <= 512)
-    return norm_backward_by<GradientWay<2, false, 256, 2, 2>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
+    return norm_backward_by<GradientWay<1, false, 512, 2, 2>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
   if (whole && packs <= 1024)
     return norm_backward_by<GradientWay<2, false, 512, 1, 2>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
 
-  const Index width = (centred ? 2 : 1) * C, height = chunk_height(N, 8 * multiprocessors), chunks = (N + height - 1) / height;
+  const Index width = (centred ? 2 : 1) * C, height = std::max<Index>(1, (N + 8 * multiprocessors - 1) / (8 * multiprocessors)), chunks = (N + height - 1) / height;
   const bool summed = dweight || dbias;
   const Scratch<S> lines(summed ? std::max<Index>(1, chunks * width) : 1);
   if (N > 0 && dx) {
