@@ -141,10 +141,11 @@ class Map {
         const Index n = std::min(most, c1 - c);
         const auto step = [&](int k) { return loops_.stride[k][inner]; };
         const auto direct = [&](int k) { return rows == 1 && step(k) == 1; };
+        const auto there = [&](int k) { return rows == 1 && step(k) == 0 && c > c0; };  // the buffer still has it
         Cursor walk = row;
         for (Index i = 0; i < rows; ++i, walk.next(loops_, inner))
           for (int k = beta_ ? 0 : 1; k < loops_.operands; ++k)
-            if (!direct(k)) copy_line(size_[k], buffer[k] + i * n * size_[k], 1, at(k, walk.offset[k] + c * step(k)), step(k), n);
+            if (!direct(k) && !there(k)) copy_line(size_[k], buffer[k] + i * n * size_[k], 1, at(k, walk.offset[k] + c * step(k)), step(k), n);
         for (int k = 1; k < loops_.operands; ++k) x[k - 1] = direct(k) ? at(k, row.offset[k] + c) : buffer[k];
         line_(f_, rows * n, beta_, direct(0) ? at_y(row.offset[0] + c) : buffer[0], x);
         if (direct(0)) continue;

@@ -248,7 +248,8 @@ void norm_backward(const In<T, cuda>& dy, const In<T, cuda>& x, const In<W, cuda
   if (whole && packs <= 256)
     return norm_backward_by<GradientWay<2, false, 128, 4, 2>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
   if (whole && packs <= 512)
-    return norm_backward_by<GradientWay<1, false, 512, 2, 2>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
+    return norm_backward_by<std::conditional_t<centred, GradientWay<2, false, 256, 2, 2>, GradientWay<1, false, 512, 2, 2>>, centred>(
+        dy, x, weight, means, rstds, dx, dweight, dbias);  // two sums would not fit in 64 registers
   if (whole && packs <= 1024)
     return norm_backward_by<GradientWay<2, false, 512, 1, 2>, centred>(dy, x, weight, means, rstds, dx, dweight, dbias);
 
