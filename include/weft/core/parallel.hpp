@@ -96,6 +96,9 @@ void parallel(Index pieces, Piece&& piece) {
 /// Elements of a piece of elementwise work: large enough that starting one costs nothing, small enough to balance.
 inline constexpr Index piece_size = 4096;
 
+/// The same for n elements in all where the cut shows in no bit: more where each thread has many pieces all the same.
+inline Index piece_of(Index n) { return std::clamp(n / (8 * threads()), piece_size, 4 * piece_size); }
+
 /// Calls range(begin, end) over [0, n) cut at multiples of `size`.
 template <class Range>
 void parallel_ranges(Index n, Index size, Range&& range) {

@@ -19,7 +19,7 @@ void cross_entropy_forward(cpu, In<T, cpu> logits, In<std::int64_t, cpu> labels,
   S* const lses = lse_N.data;
   const Scratch<double> losses(N);
   double* const loss = losses.data();
-  parallel_ranges(N, rows_a_piece(V), [&](Index begin, Index end) {
+  parallel_ranges(N, rows_a_piece(N, V), [&](Index begin, Index end) {
     simd([=]() WEFT_INLINE {
       for (Index n = begin; n < end; ++n) {
         S lse = 0;
@@ -51,7 +51,7 @@ void cross_entropy_backward(cpu, In<stat_t<T>, cpu> dsum, In<T, cpu> logits, In<
   const std::int64_t* const label = labels.data;
   const S *const lses = lse_N.data, *const scale = dsum.data;
   const int beta = dlogits.beta;
-  parallel_ranges(N, rows_a_piece(V), [&](Index begin, Index end) {
+  parallel_ranges(N, rows_a_piece(N, V), [&](Index begin, Index end) {
     simd([=]() WEFT_INLINE {
       const S d = *scale;
       for (Index n = begin; n < end; ++n) {

@@ -27,7 +27,7 @@ namespace detail {
 /// Calls row(n) for rows of C elements, grouped so that a piece is worth starting.
 template <class F>
 void for_rows(Index N, Index C, F&& row) {
-  parallel_ranges(N, rows_a_piece(C), [&](Index begin, Index end) {
+  parallel_ranges(N, rows_a_piece(N, C), [&](Index begin, Index end) {
     for (Index n = begin; n < end; ++n) row(n);
   });
 }

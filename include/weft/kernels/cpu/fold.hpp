@@ -42,7 +42,7 @@ class FoldCall {
         run_across(piece * fold_piece, std::min(count, (piece + 1) * fold_piece), c0, n, at.offset + 1, place(row, piece, c0));
       });
     } else if (together() && width >= runs_at_once && pieces < 2 * runs_at_once) {  // the same piece of neighbouring outputs
-      const Index at_once = std::max<Index>(1, piece_size / runs_at_once / std::max<Index>(1, count)) * runs_at_once;
+      const Index at_once = std::max<Index>(1, piece_of(outputs * count) / runs_at_once / std::max<Index>(1, count)) * runs_at_once;
       const Index blocks = (width + at_once - 1) / at_once;
       parallel(rows * blocks, [&](Index task) {
         const Index row = task / blocks, c0 = task % blocks * at_once, n = std::min(at_once, width - c0);
@@ -57,7 +57,7 @@ class FoldCall {
           run_together(piece * fold_piece, std::min(count, (piece + 1) * fold_piece), at.offset + 1, n, steps, place(row, piece, c0), 1);
       });
     } else {
-      const Index at_once = std::max<Index>(1, piece_size / std::clamp<Index>(count, 1, fold_piece)), full = together() ? count / fold_piece : 0;
+      const Index at_once = std::max<Index>(1, piece_of(outputs * count) / std::clamp<Index>(count, 1, fold_piece)), full = together() ? count / fold_piece : 0;
       parallel_ranges(outputs * pieces, at_once, [&](Index begin, Index end) {
         Cursor at;
         at.seek(kept_, kept_.rank, begin / pieces);

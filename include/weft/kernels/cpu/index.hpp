@@ -19,7 +19,7 @@ void take(cpu, In<T, cpu> x, In<std::int64_t, cpu> index, Out<T, cpu> y) {
   const std::int64_t* const at = index.data;
   T* const to = y.data;
   const int beta = y.beta;
-  parallel_ranges(N, std::max<Index>(1, piece_size / C), [&](Index begin, Index end) {
+  parallel_ranges(N, std::max<Index>(1, piece_of(N * C) / C), [&](Index begin, Index end) {
     simd([=]() WEFT_INLINE {
       for (Index n = begin; n < end; ++n) {
         assert(at[n * si] >= 0 && at[n * si] < x.shape[0]);

@@ -56,7 +56,7 @@ void linear_cross_entropy(cpu, In<T, cpu> x, In<W, cpu> weight, In<std::int64_t,
     double* const loss = losses.data() + n0;
     const In<T, cpu> x_part = detail::row_range(x, n0, n0 + R);
     matmul<T, W, T>(cpu{}, x_part, detail::transposed(weight), Out<T, cpu>{logits, {R, V}, {V, 1}, 0});
-    parallel_ranges(R, rows_a_piece(V), [&](Index begin, Index end) {
+    parallel_ranges(R, rows_a_piece(R, V), [&](Index begin, Index end) {
       simd([=]() WEFT_INLINE {
         for (Index n = begin; n < end; ++n) {
           T* const z = logits + n * V;

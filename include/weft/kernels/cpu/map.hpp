@@ -81,13 +81,13 @@ class Map {
       tiles = fastest != inner && loops_.stride[0][inner] == 1;
       if (tiles) loops_.swap(fastest, inner - 1);
     }
-    const Index cols_at_once = std::min<Index>(length, gaps ? tile_size : piece_size);
-    const Index rows_at_once = std::max<Index>(1, piece_size / cols_at_once);
+    const Index piece = piece_of(rows * length), cols_at_once = std::min<Index>(length, gaps ? tile_size : piece);
+    const Index rows_at_once = std::max<Index>(1, piece / cols_at_once);
     const Index col_pieces = (length + cols_at_once - 1) / cols_at_once;
     const Index row_pieces = (rows + rows_at_once - 1) / rows_at_once;
-    parallel(row_pieces * col_pieces, [&](Index piece) {
-      const Index r0 = piece / col_pieces * rows_at_once, r1 = std::min(rows, r0 + rows_at_once);
-      const Index c0 = piece % col_pieces * cols_at_once, c1 = std::min(length, c0 + cols_at_once);
+    parallel(row_pieces * col_pieces, [&](Index task) {
+      const Index r0 = task / col_pieces * rows_at_once, r1 = std::min(rows, r0 + rows_at_once);
+      const Index c0 = task % col_pieces * cols_at_once, c1 = std::min(length, c0 + cols_at_once);
       if (tiles) run_tiles(r0, r1, c0, c1 - c0);
       else if (loops_.dense(inner) && (c1 - c0 >= short_line || r1 - r0 == 1)) run_dense(r0, r1, c0, c1 - c0);
       else run_gathered(r0, r1, c0, c1);

@@ -18,7 +18,7 @@ void rms_norm_rows(FromRows x_rows, const Shape& shape, const In<W, cpu>& weight
   const S count = static_cast<S>(C), small = static_cast<S>(eps);
   const int beta = y.beta;
 
-  parallel_ranges(N, rows_a_piece(C), [&](Index begin, Index end) {
+  parallel_ranges(N, rows_a_piece(N, C), [&](Index begin, Index end) {
     simd([=]() WEFT_INLINE {
       for (Index n = begin; n < end; ++n) {
         const T* const xn = x_rows[n];
@@ -69,7 +69,7 @@ void rms_norm_backward(cpu, In<T, cpu> dy, In<T, cpu> x, In<W, cpu> weight, In<s
   const S count = static_cast<S>(C);
   const int beta = dx.beta;
 
-  parallel_ranges(N, sums ? weight_sums.height() : rows_a_piece(C), [&](Index begin, Index end) {
+  parallel_ranges(N, sums ? weight_sums.height() : rows_a_piece(N, C), [&](Index begin, Index end) {
     S* const dw = sums ? weight_sums.line(begin / weight_sums.height()) : nullptr;
     simd([=]() WEFT_INLINE {
       for (Index n = begin; n < end; ++n) {

@@ -74,7 +74,7 @@ void rope_forward(cpu, In<T, cpu> x, In<std::int64_t, cpu> positions, double the
   const S* const turns = table.data();
   const S sign = inverse ? S(-1) : S(1);
   const int beta = y.beta;
-  parallel_ranges(B * time, rows_a_piece(H * D), [&](Index begin, Index end) {
+  parallel_ranges(B * time, rows_a_piece(B * time, H * D), [&](Index begin, Index end) {
     simd([=]() WEFT_INLINE {
       for (Index r = begin; r < end; ++r) {
         const Index b = r / time, t = r % time;

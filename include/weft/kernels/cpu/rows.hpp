@@ -72,8 +72,8 @@ Rows<T> rows(const Out<T, cpu>& y) {
   return {y.data, y.shape, y.strides};
 }
 
-/// Rows of a piece, so that it has about piece_size elements.
-inline Index rows_a_piece(Index C) { return std::max<Index>(1, piece_size / std::max<Index>(1, C)); }
+/// Of N rows of C elements, those of a piece.
+inline Index rows_a_piece(Index N, Index C) { return std::max<Index>(1, piece_of(N * C) / std::max<Index>(1, C)); }
 
 /// A piece of elementwise work: columns [c0, c1) of the rows [n0, n1).
 struct Block {
@@ -83,7 +83,7 @@ struct Block {
 /// Calls block(Block) on blocks of about piece_size elements that cover N rows of C.
 template <class F>
 void parallel_blocks(Index N, Index C, F&& block) {
-  const Index high = rows_a_piece(C), wide = (C + piece_size - 1) / piece_size;
+  const Index high = std::max<Index>(1, piece_size / std::max<Index>(1, C)), wide = (C + piece_size - 1) / piece_size;
   parallel((N + high - 1) / high * wide, [&](Index i) {
     const Index n = i / wide * high, c = i % wide * piece_size;
     block(Block{n, std::min(N, n + high), c, std::min(C, c + piece_size)});

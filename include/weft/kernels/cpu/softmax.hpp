@@ -16,7 +16,7 @@ void softmax_forward(cpu, In<T, cpu> x, Out<T, cpu> y) {
   const Rows<const T> x_rows = rows(x);
   const Rows<T> y_rows = rows(y);
   const int beta = y.beta;
-  parallel_ranges(N, rows_a_piece(C), [&](Index begin, Index end) {
+  parallel_ranges(N, rows_a_piece(N, C), [&](Index begin, Index end) {
     const Scratch<S> exponentials(C);  // not y itself: bf16 would round twice, and beta 1 still needs what is there
     S* const e = exponentials.data();
     simd([=]() WEFT_INLINE {
@@ -40,7 +40,7 @@ void softmax_backward(cpu, In<T, cpu> dy, In<T, cpu> y, Out<T, cpu> dx) {
   const Rows<const T> dy_rows = rows(dy), y_rows = rows(y);
   const Rows<T> dx_rows = rows(dx);
   const int beta = dx.beta;
-  parallel_ranges(N, rows_a_piece(C), [&](Index begin, Index end) {
+  parallel_ranges(N, rows_a_piece(N, C), [&](Index begin, Index end) {
     simd([=]() WEFT_INLINE {
       for (Index n = begin; n < end; ++n) {
         const T *const dyn = dy_rows[n], *const yn = y_rows[n];
@@ -62,7 +62,7 @@ void log_softmax_forward(cpu, In<T, cpu> x, Out<T, cpu> y) {
   const Rows<const T> x_rows = rows(x);
   const Rows<T> y_rows = rows(y);
   const int beta = y.beta;
-  parallel_ranges(N, rows_a_piece(C), [&](Index begin, Index end) {
+  parallel_ranges(N, rows_a_piece(N, C), [&](Index begin, Index end) {
     simd([=]() WEFT_INLINE {
       for (Index n = begin; n < end; ++n) {
         const T* const xn = x_rows[n];
@@ -84,7 +84,7 @@ void log_softmax_backward(cpu, In<T, cpu> dy, In<T, cpu> y, Out<T, cpu> dx) {
   const Rows<const T> dy_rows = rows(dy), y_rows = rows(y);
   const Rows<T> dx_rows = rows(dx);
   const int beta = dx.beta;
-  parallel_ranges(N, rows_a_piece(C), [&](Index begin, Index end) {
+  parallel_ranges(N, rows_a_piece(N, C), [&](Index begin, Index end) {
     simd([=]() WEFT_INLINE {
       for (Index n = begin; n < end; ++n) {
         const T *const dyn = dy_rows[n], *const yn = y_rows[n];
