@@ -27,12 +27,12 @@ Tensor<float, cpu> weights(const Shape& shape) {
   return made_weights.back().second;
 }
 Tensor<std::int64_t, cpu> indices(const Shape& shape, Index below) {
-  static std::vector<std::pair<Shape, Tensor<std::int64_t, cpu>>> made;
-  for (const auto& [s, i] : made)
-    if (s == shape) return i;
+  static std::vector<std::tuple<Shape, Index, Tensor<std::int64_t, cpu>>> made;
+  for (const auto& [s, b, i] : made)
+    if (s == shape && b == below) return i;
   std::vector<std::int64_t> drawn(static_cast<std::size_t>(numel(shape)));
   for (std::size_t i = 0; i < drawn.size(); ++i) drawn[i] = static_cast<std::int64_t>(mix(1, i) % static_cast<std::uint64_t>(below));
-  return made.emplace_back(shape, from_vector<std::int64_t>(drawn, shape)).second;
+  return std::get<2>(made.emplace_back(shape, below, from_vector<std::int64_t>(drawn, shape)));
 }
 
 /// fn takes x (N, C') and returns a tensor; `passes` reads and writes of x's size that a forward needs at least.
@@ -90,9 +90,9 @@ WEFT_BENCH(max_columns, C, 1, max(x, {0}));
 WEFT_BENCH(where, C, 3, where(less(x, weights({N, C})), x, weights({N, C})));
 WEFT_BENCH(transpose_copy, C, 2, contiguous(transpose(x)));
 WEFT_BENCH(concat, C, 4, concat<float, cpu>({x, weights({N, C})}, 1));
-WEFT_BENCH(gather, C, 2, gather(x, indices({N, C}, C), 1));
+WEFT_BENCH(gather, C, 4, gather(x, indices({N, C}, C), 1));
 WEFT_BENCH(topk, C, 1, topk(x, 8).values);
-WEFT_BENCH(embedding, C, 2, embedding<float>(indices({4 * N}, N), x));
+WEFT_BENCH(embedding, C, 5, embedding<float>(indices({4 * N}, N), x));
 WEFT_BENCH(cross_entropy, C, 1, cross_entropy(x, indices({N}, C)).terms()[0].sum);
 WEFT_BENCH(cast_bf16, C, 1.5, cast<bf16>(x));
 WEFT_BENCH(rope, C, 2, rope(reshape(x, {4, N / 4, 12, 64})));

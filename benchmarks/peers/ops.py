@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Each op on the CPU in float, forward, and forward with backward: weft's bench_ops beside PyTorch's eager ops, in turn, best of the rounds.
+"""Each op on the CPU in float, forward, and forward with backward: weft's bench_ops beside PyTorch's eager ops, in turn. Of PyTorch
+the best call counts, of weft the best mean over calls of a twentieth of a second.
 
     ops.py [BENCH_OPS] [--rounds 3] [--threads 2] [--ops REGEX]
 """

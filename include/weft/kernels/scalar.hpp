@@ -39,19 +39,9 @@ struct Abs {
   }
 };
 /// The larger; NaN where either is.
-struct Max2 {
-  WEFT_SCALAR S operator()(S a, S b) const {
-    const S larger = a > b ? a : b;
-    return math::select(a != a, a, larger);
-  }
-};
+struct Max2 { WEFT_SCALAR S operator()(S a, S b) const { return math::select((a > b) | (a != a), a, b); } };
 /// The smaller; NaN where either is.
-struct Min2 {
-  WEFT_SCALAR S operator()(S a, S b) const {
-    const S smaller = a < b ? a : b;
-    return math::select(a != a, a, smaller);
-  }
-};
+struct Min2 { WEFT_SCALAR S operator()(S a, S b) const { return math::select((a < b) | (a != a), a, b); } };
 
 // With a number that is the same for all elements.
 template <class V> struct Constant { V value; WEFT_INLINE constexpr V operator()() const { return value; } };
@@ -161,7 +151,8 @@ struct SiluGrad {
 /// Phi(x) + x phi(x)
 struct GeluGrad {
   WEFT_SCALAR S operator()(S dy, S x) const {
-    const S low = x < S(-13) ? S(-13) : x, near = low > S(13) ? S(13) : low;  // x pdf is below 1e-35 beyond
+    constexpr S far = sizeof(S) == 4 ? S(13) : S(38);  // beyond, x pdf is below 1e-35; 1e-300
+    const S low = x < -far ? -far : x, near = low > far ? far : low;
     const S pdf = S(0.39894228040143268) * math::exp_within(S(-0.5) * near * near);
     return dy * math::fma(near, pdf, math::normal_cdf(x));
   }

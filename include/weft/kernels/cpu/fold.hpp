@@ -1,11 +1,11 @@
 // Reductions: the value is a function of the reduced elements in row-major order alone, whatever the strides, the other axes
-// and the number of threads (fold_lines.hpp says in which order).
+// and the number of threads (fold_functions.hpp says in which order).
 #pragma once
 
 #include <cstring>
 
 #include "weft/core/scratch.hpp"
-#include "weft/kernels/cpu/fold_lines.hpp"
+#include "weft/kernels/cpu/fold_functions.hpp"
 
 namespace weft::inline WEFT_ABI::kernels {
 
@@ -41,7 +41,7 @@ class FoldCall {
         at.seek(kept_, row_axes, row);
         run_across(piece * fold_piece, std::min(count, (piece + 1) * fold_piece), c0, n, at.offset + 1, place(row, piece, c0));
       });
-    } else if (together() && width >= runs_at_once && pieces < 2 * runs_at_once) {  // the same piece of neighbouring outputs
+    } else if (together() && width >= runs_at_once && pieces < 2 * runs_at_once && width * count >= piece_size / 4) {  // the same piece of neighbours
       const Index at_once = std::max<Index>(1, piece_of(outputs * count) / runs_at_once / std::max<Index>(1, count)) * runs_at_once;
       const Index blocks = (width + at_once - 1) / at_once;
       parallel(rows * blocks, [&](Index task) {
@@ -66,7 +66,8 @@ class FoldCall {
           std::byte* const result = place(output / width, piece, output % width);
           n = 1;
           if (piece < full) {  // several pieces of an output
-            constexpr Index steps[max_operands] = {fold_piece, fold_piece, fold_piece, fold_piece, fold_piece};
+            Index steps[max_operands];
+            std::fill_n(steps, max_operands, fold_piece);
             n = std::min(end - unit, full - piece);
             run_together(m0, m0 + fold_piece, at.offset + 1, n, steps, result, width);
           } else {
@@ -88,7 +89,7 @@ class FoldCall {
         n = std::min({width - c, end - j, line_size});
         std::byte* sum = place(row, 0, c);
         const Index piece_bytes = width * fn_.size;
-        if (n == 1) fn_.tree(sum, pieces, width);
+        if (n == 1 && pieces > 0) fn_.tree(sum, pieces, width);
         for (Index k = 1; n > 1 && k < pieces; k *= 2)
           for (Index i = 0; i + k < pieces; i += 2 * k) fn_.merge(sum + i * piece_bytes, sum + (i + k) * piece_bytes, n);
         if (pieces == 0) fn_.start(sum = nothing, n);

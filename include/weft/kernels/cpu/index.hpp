@@ -150,15 +150,17 @@ void gather_backward(cpu, In<T, cpu> dy, In<std::int64_t, cpu> index, Index axis
   if (loops.rank > 0 && loops.stride[0][last] < sdy) {  // neighbours lie closer together than the elements of a line
     const Index width = loops.extent[last], columns = std::min(width, detail::line_size), blocks = (width + columns - 1) / columns;
     const Index cdy = loops.stride[0][last], cdx = loops.stride[1][last], ci = loops.stride[2][last];
-    return parallel(loops.count(last) * blocks, [&](Index task) {
-      const Index c0 = task % blocks * columns, many = std::min(columns, width - c0);
-      detail::Cursor at;
-      at.seek(loops, last, task / blocks);
-      const T* const from = dy.data + at.offset[0] + c0 * cdy;
-      T* const to = dx.data + at.offset[1] + c0 * cdx;
-      const std::int64_t* const number = index.data + at.offset[2] + c0 * ci;
-      for (Index i = 0; i < n; ++i)
-        for (Index c = 0; c < many; ++c) put(to[c * cdx + number[c * ci + i * si] * sdx], detail::to_stat<T>(from[c * cdy + i * sdy]), 1);
+    return parallel_ranges(loops.count(last) * blocks, std::max<Index>(1, piece_size / (n * columns)), [&](Index begin, Index end) {
+      for (Index task = begin; task < end; ++task) {
+        const Index c0 = task % blocks * columns, many = std::min(columns, width - c0);
+        detail::Cursor at;
+        at.seek(loops, last, task / blocks);
+        const T* const from = dy.data + at.offset[0] + c0 * cdy;
+        T* const to = dx.data + at.offset[1] + c0 * cdx;
+        const std::int64_t* const number = index.data + at.offset[2] + c0 * ci;
+        for (Index i = 0; i < n; ++i)
+          for (Index c = 0; c < many; ++c) put(to[c * cdx + number[c * ci + i * si] * sdx], detail::to_stat<T>(from[c * cdy + i * sdy]), 1);
+      }
     });
   }
   parallel_ranges(loops.count(loops.rank), std::max<Index>(1, piece_size / n), [&](Index begin, Index end) {

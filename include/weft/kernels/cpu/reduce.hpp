@@ -89,17 +89,19 @@ void argmax(cpu, Out<std::int64_t, cpu> y, In<T, cpu> x, Index axis) {
   const detail::Loops* const plan = &loops;
   std::int64_t* const to = y.data;
   const T* const from = x.data;
-  if (neighbours >= 0 && step != 1 && n <= std::numeric_limits<std::int32_t>::max()) {
+  if (neighbours >= 0 && loops.extent[neighbours] >= 16 && step != 1 && n <= std::numeric_limits<std::int32_t>::max()) {
     loops.swap(neighbours, inner);
     const Index width = loops.extent[inner], y_step = loops.stride[0][inner];
     const Index most = std::clamp<Index>(piece_size / n, 16, detail::line_size), blocks = (width + most - 1) / most;
-    return parallel(loops.count(inner) * blocks, [&](Index task) {
-      const Index c0 = task % blocks * most, columns = std::min(most, width - c0);
-      detail::Cursor at;
-      at.seek(*plan, inner, task / blocks);
-      const T* const first = from + at.offset[1] + c0;
-      std::int64_t* const result = to + at.offset[0] + c0 * y_step;
-      simd([=]() WEFT_INLINE { detail::argmax_columns<T>(first, step, n, columns, result, y_step); });
+    return parallel_ranges(loops.count(inner) * blocks, std::max<Index>(1, piece_size / (n * most)), [&](Index begin, Index end) {
+      for (Index task = begin; task < end; ++task) {
+        const Index c0 = task % blocks * most, columns = std::min(most, width - c0);
+        detail::Cursor at;
+        at.seek(*plan, inner, task / blocks);
+        const T* const first = from + at.offset[1] + c0;
+        std::int64_t* const result = to + at.offset[0] + c0 * y_step;
+        simd([=]() WEFT_INLINE { detail::argmax_columns<T>(first, step, n, columns, result, y_step); });
+      }
     });
   }
   parallel_ranges(loops.count(loops.rank), std::max<Index>(1, piece_size / n), [&](Index begin, Index end) {

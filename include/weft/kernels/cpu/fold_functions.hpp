@@ -30,14 +30,6 @@ struct MinFold {
   template <class A> WEFT_INLINE static A combine(A a, A b) { return Min2{}(a, b); }
 };
 
-/// One combination of each level of the tree over n values that lie `step` apart: left child first.
-template <class Fold, class A>
-WEFT_INLINE inline A fold_tree(A* p, Index n, Index step) {
-  for (Index k = 1; k < n; k *= 2)
-    for (Index i = 0; i + k < n; i += 2 * k) p[i * step] = Fold::template combine<A>(p[i * step], p[(i + k) * step]);
-  return p[0];
-}
-
 /// The next n elements into the lanes, the first of them into `lane`.
 template <class Fold, class A, class F, class... TX>
 WEFT_INLINE inline void fold_line(A* acc, Index lane, F f, Index n, const TX*... x) {
@@ -119,7 +111,7 @@ struct FoldFunctions {
   void (*whole)(const void* f, void* result, Index result_step, Index count, Index n, const std::byte* const* x, const Index* steps);
   void (*across)(const void* f, void* lanes, Index lane, Index rows, Index n, const std::byte* const* x, const Index* steps);  ///< fold_across
   void (*merge)(void* acc, const void* more, Index n);                                               ///< acc[i] and more[i]
-  void (*tree)(void* values, Index n, Index step);                                                   ///< fold_tree
+  void (*tree)(void* values, Index n, Index step);  ///< n values that lie `step` apart into the first: each level of a tree, left child first
   void (*store)(void* y, Index step, const void* acc, Index n, int beta);                            ///< y[i step] (+)= acc[i]
 };
 
@@ -135,8 +127,10 @@ void fold_merge(void* acc, const void* more, Index n) {
   for (Index i = 0; i < n; ++i) a[i] = Fold::template combine<A>(a[i], b[i]);
 }
 template <class Fold, class A>
-void fold_all(void* values, Index n, Index step) {
-  fold_tree<Fold, A>(static_cast<A*>(values), n, step);
+void fold_tree(void* values, Index n, Index step) {
+  A* const p = static_cast<A*>(values);
+  for (Index k = 1; k < n; k *= 2)
+    for (Index i = 0; i + k < n; i += 2 * k) p[i * step] = Fold::template combine<A>(p[i * step], p[(i + k) * step]);
 }
 template <class TY>
 void fold_store(void* y, Index step, const void* acc, Index n, int beta) {
@@ -178,7 +172,7 @@ struct FoldOf {
       simd([=, own = Steps(steps)]() WEFT_INLINE { fold_across<Fold, A, F, TX...>(acc, lane, f, rows, n, own.at, x...); });
     });
   }
-  static constexpr FoldFunctions functions{sizeof(A), fold_start<Fold, A>, along, whole, across, fold_merge<Fold, A>, fold_all<Fold, A>, fold_store<TY>};
+  static constexpr FoldFunctions functions{sizeof(A), fold_start<Fold, A>, along, whole, across, fold_merge<Fold, A>, fold_tree<Fold, A>, fold_store<TY>};
 };
 
 }  // namespace weft::inline WEFT_ABI::kernels::detail
