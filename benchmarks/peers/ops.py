@@ -74,7 +74,7 @@ OPS = {
     "layer_norm": (C, lambda x: F.layer_norm(x, (C,), weights(C), weights(C))),
     "rms_norm": (C, lambda x: F.rms_norm(x, (C,), weights(C), 1e-5)),
     "add_rms_norm": (C, lambda x: F.rms_norm(x + weights(N, C), (C,), weights(C), 1e-5)),
-    "dropout": (C, lambda x: F.dropout(x, 0.1)),
+    "dropout": (C, lambda x: F.dropout(x, 0.1, training=x.requires_grad)),  # without a tape weft's is no work either
     "sum": (C, torch.sum),
     "sum_rows": (C, lambda x: x.sum(-1)),
     "sum_columns": (C, lambda x: x.sum(0)),
