@@ -1,4 +1,4 @@
-// exp, log, tanh, erf, sigmoid and sqrt without branches, so that a loop over them becomes vector code and a call alone
+// exp, log, tanh, erf, normal_cdf, sigmoid and sqrt without branches, so that a loop over them becomes vector code and a call alone
 // gives the same bits as one inside a loop. Results that would be denormal are zero; denormal arguments count as zero.
 // The stated errors are the largest over all floats. The polynomials are minimax fits (Lawson's iteration on Chebyshev
 // nodes), rounded coefficient by coefficient.

@@ -148,6 +148,19 @@ TEST_CASE("extremes and argmax", "[kernels][reduce]") {
       }
 }
 
+TEST_CASE("extremes give an element as it is, denormals too", "[kernels][reduce]") {
+  for (const Index n : {5, 100, 1000}) {
+    auto x = Array<float>({n}), y = Array<float>({1});
+    for (const float tiny : {1e-40f, -1e-40f}) {
+      std::fill(x.data.begin(), x.data.end(), tiny);
+      k::reduce_max<float>(cpu{}, y.out(), x.in());
+      CHECK(same_bits(y.data, std::vector<float>{tiny}));
+      k::reduce_min<float>(cpu{}, y.out(), x.in());
+      CHECK(same_bits(y.data, std::vector<float>{tiny}));
+    }
+  }
+}
+
 TEST_CASE("NaN is the largest and the smallest", "[kernels][reduce]") {
   for (const Index place : {0, 5, 40, 99})
     for (const Index step : {1, 2}) {
